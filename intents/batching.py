@@ -1,0 +1,97 @@
+"""Batches of texts of similar length, so that little of a batch is padding."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset, Sampler
+
+_POOL = 50  # batches' worth of shuffled texts that are sorted by length together
+
+
+class TokenizedTexts(Dataset[dict[str, Any]]):
+    """Token ids and labels of one split, held in two flat arrays.
+
+    A tokenised text costs 4 bytes a token here; `datasets` would build Python lists for every batch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = pq.read_table(path)
+        ids = table.column("input_ids").combine_chunks()
+        self._ids = ids.values.to_numpy()
+        self._starts = ids.offsets.to_numpy()
+        self.labels = table.column("label").to_numpy().astype(np.int64)
+        self.lengths = np.diff(self._starts)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self._ids[self._starts[index] : self._starts[index + 1]], "label": self.labels[index]}
+
+
+class BucketBatchSampler(Sampler[list[int]]):
+    """Yields batches of indices: shuffled anew each epoch, texts of similar length together.
+
+    Pools of 50 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.drop_last = False
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the coming pass."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        shuffled = random.permutation(len(self.lengths))
+        pool = self.batch_size * _POOL
+        pools = [shuffled[i : i + pool] for i in range(0, len(shuffled), pool)]
+        ordered = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
+        batches = [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
+        for i in random.permutation(len(batches)):
+            yield batches[i].tolist()
+
+
+class PaddingCollator:
+    """Pads the texts of a batch to the longest of them, and counts the tokens that passed through."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+        self.examples = self.useful_tokens = self.padded_tokens = 0
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return input_ids and attention_mask, (batch, longest), and labels, (batch,)."""
+        lengths = [len(example["input_ids"]) for example in examples]
+        shape = (len(examples), max(lengths))
+        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+            input_ids[row, :length] = example["input_ids"]
+            attention_mask[row, :length] = 1
+        self.examples += len(examples)
+        self.useful_tokens += sum(lengths)
+        self.padded_tokens += shape[0] * shape[1]
+        labels = torch.tensor([int(example["label"]) for example in examples])
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "labels": labels,
+        }
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return batches of indices, longest texts first: the least padding, for passes whose order does not matter."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

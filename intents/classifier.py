@@ -1,0 +1,114 @@
+"""The classifier: any transformers encoder, mean pooling, features of fixed length, a linear head.
+
+Importing this module registers the architecture, so that transformers' AutoModelForSequenceClassification and
+pipeline("text-classification") open its checkpoints without remote code.
+
+Shapes: b texts, t tokens, d hidden size, c intents.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class IntentClassifierConfig(PreTrainedConfig):
+    """Configuration: the encoder's own, and the length to which the pooled features are scaled."""
+
+    model_type = "intent-classifier"
+    sub_configs_defaults = {"encoder": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    encoder: PreTrainedConfig | dict | None = None  # type: ignore[type-arg]
+    feature_scale: float = 10.0
+
+
+class IntentClassifier(PreTrainedModel):
+    """Mean of the encoder's last hidden states over the text's tokens, scaled to length `feature_scale`, linear head.
+
+    Mean pooling and the fixed length follow Reimers and Gurevych 2019 (Sentence-BERT) and Wang et al. 2017
+    (NormFace): with features pretrained for cosine similarity they beat the [CLS] pooler on short texts.
+    """
+
+    config_class = IntentClassifierConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: IntentClassifierConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
+        self.classifier = nn.Linear(config.encoder.hidden_size, config.num_labels)
+        self.post_init()
+
+    def pool(self, hidden_btd: torch.Tensor, mask_bt: torch.Tensor) -> torch.Tensor:
+        """Return one feature vector per text, (b, d), of length `feature_scale`."""
+        weights_bt1 = mask_bt.unsqueeze(-1).to(hidden_btd.dtype)
+        mean_bd = (hidden_btd * weights_bt1).sum(1) / weights_bt1.sum(1).clamp(min=1)
+        return nn.functional.normalize(mean_bd.float(), dim=-1) * self.config.feature_scale
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Return logits, (b, c), the pooled features as `hidden_states`, and the cross-entropy where `labels` are given."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids
+        hidden_btd = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        features_bd = self.pool(hidden_btd, attention_mask)
+        logits_bc = self.classifier(features_bd)
+        loss = None if labels is None else nn.functional.cross_entropy(logits_bc.float(), labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits_bc, hidden_states=features_bd)
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """Return the argument that leaves out a [CLS] pooler, where the architecture has one: mean pooling never uses it."""
+    import inspect
+
+    model_class = transformers.MODEL_MAPPING[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+
+
+def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, feature_scale: float) -> PreTrainedModel:
+    """Return an untrained classifier of `intents` on the pretrained encoder in `encoder_dir`, in fp32.
+
+    `head` is "mean" (IntentClassifier) or "native" (the architecture's own classification head).
+    """
+    names = {"id2label": dict(enumerate(intents)), "label2id": {intent: i for i, intent in enumerate(intents)}}
+    if head == "native":
+        model = AutoModelForSequenceClassification.from_pretrained(
+            encoder_dir, trust_remote_code=False, dtype=torch.float32, **names
+        )
+    else:
+        encoder_config = AutoConfig.from_pretrained(encoder_dir, trust_remote_code=False)
+        model = IntentClassifier(IntentClassifierConfig(encoder=encoder_config, feature_scale=feature_scale, **names))
+        model.encoder = AutoModel.from_pretrained(
+            encoder_dir, trust_remote_code=False, dtype=torch.float32, **_without_pooler(encoder_config)
+        )
+    model.config.problem_type = "single_label_classification"
+    return model
+
+
+def load_classifier(folder: Path) -> PreTrainedModel:
+    """Return the trained classifier in `folder`, in fp32, in evaluation mode."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no classifier (no config.json): run `dvc repro`, or `dvc pull {folder}`")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
+    return model.eval()
+
+
+AutoConfig.register(IntentClassifierConfig.model_type, IntentClassifierConfig)
+AutoModelForSequenceClassification.register(IntentClassifierConfig, IntentClassifier)

@@ -1,0 +1,63 @@
+"""Reads one section of params.yaml into a checked, immutable model."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+PARAMS_PATH = Path("params.yaml")
+
+
+class Params(BaseModel):
+    """A section of params.yaml: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+P = TypeVar("P", bound=Params)
+
+
+def load_params(section: str, model: type[P], path: Path = PARAMS_PATH) -> P:
+    """Return `section` of the YAML file at `path` as a `model`.
+
+    Raises:
+        ValueError: the file or section is missing, or settings are unknown, missing or out of range; every wrong
+            setting is named once, by its dotted name, with the value given and what is valid.
+
+    """
+    return parse_section(section, model, read_params(path), path)
+
+
+def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
+    """Return the whole YAML mapping at `path`."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: run this from the root of the repository") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path} must hold sections of settings, found {type(loaded).__name__}")
+    return loaded
+
+
+def parse_section(section: str, model: type[P], params: dict[str, Any], path: Path = PARAMS_PATH) -> P:
+    """Return `params[section]` as a `model`; raises ValueError as `load_params` does."""
+    if section not in params:
+        raise ValueError(f"{path} has no section {section!r}; it has: {', '.join(map(str, params))}")
+    try:
+        return model.model_validate(params[section] if params[section] is not None else {})
+    except ValidationError as error:
+        lines = [_explain(section, model, details) for details in error.errors()]
+        raise ValueError(f"{path}: {len(lines)} wrong setting(s)\n" + "\n".join(lines)) from None
+
+
+def _explain(section: str, model: type[Params], details: Any) -> str:
+    name = ".".join([section, *map(str, details["loc"])])
+    if details["type"] == "extra_forbidden":
+        return f"  {name}: unknown setting; {section} has: {', '.join(model.model_fields)}"
+    if details["type"] == "missing":
+        return f"  {name}: missing; add it to params.yaml (git diff params.yaml shows what was removed)"
+    message = details["msg"].removeprefix("Value error, ")
+    return f"  {name}: {message[0].lower()}{message[1:]}, got {details['input']!r}"

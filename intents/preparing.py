@@ -1,0 +1,278 @@
+"""From raw rows to checked splits without leaks."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from intents.duplicates import near_duplicate_groups, normalise
+from intents.rows import SPLITS, RawRows, raise_problems
+from intents.splitting import stratified_group_split
+
+SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("intent", pa.string()),
+        ("label", pa.int32()),
+        ("kind", pa.string()),
+        ("row", pa.int32()),  # number of the row in its source file
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row that passed the checks; `split` is set where the data names an official one, else empty."""
+
+    text: str
+    intent: str
+    kind: str
+    split: str
+    file: str
+    row: int
+
+
+@dataclass
+class Prepared:
+    """Result of `prepare`."""
+
+    intents: list[str]
+    splits: dict[str, dict[str, list[Any]]]  # split -> column of SCHEMA -> values
+    rejected: list[tuple[str, int, str, str, str]]  # file, row, text, intent, reason
+    metrics: dict[str, Any]
+
+
+@dataclass
+class _Selection:
+    kept: list[Example]
+    rejected: list[tuple[Example, str]] = field(default_factory=list)
+
+    def reject(self, doomed: dict[int, str]) -> None:
+        """Move the kept examples at the positions in `doomed` to the rejected ones, each with its reason."""
+        self.rejected += [(self.kept[position], reason) for position, reason in doomed.items()]
+        self.kept = [example for position, example in enumerate(self.kept) if position not in doomed]
+
+
+def prepare(
+    tables: Sequence[RawRows],
+    *,
+    exclude_intents: Sequence[str],
+    conflicts: str,
+    shares: dict[str, float],
+    threshold: float,
+    drop_near_official: bool,
+    seed: int,
+) -> Prepared:
+    """Check the rows of `tables`, leave out repeats and share the rest out over train, validation and test.
+
+    `shares` gives the share of validation and of test, used for those that the data does not name itself. `conflicts`
+    is "error" or "drop" (texts under two intents; official validation and test rows are never dropped for it).
+    `drop_near_official` leaves out rows that are near-duplicates of an official test or validation row.
+
+    Raises:
+        ValueError: anything is wrong with the rows; all problems are listed in one message.
+
+    """
+    selection = _Selection(list(_examples(tables)))
+    problems = [problem for table in tables for problem in table.problems]
+    problems += _check_splits(selection.kept) + _check_excluded(selection.kept, exclude_intents)
+    selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
+    _drop_repeats(selection)
+    problems += _settle_conflicts(selection, conflicts)
+    problems += _check_official_intents(selection.kept)
+    raise_problems(problems)
+
+    groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
+    if drop_near_official:
+        groups = _drop_near_official(selection, groups)
+    raise_problems(_check_enough(selection.kept, groups, shares))
+    intents = sorted({example.intent for example in selection.kept})
+    assigned = _assign(selection.kept, groups, intents, shares, seed)
+    return Prepared(
+        intents=intents,
+        splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
+        rejected=[(e.file, e.row, e.text, e.intent, reason) for e, reason in _in_file_order(selection, tables)],
+        metrics=_measure(selection, assigned, groups, intents),
+    )
+
+
+def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:
+    for table in tables:
+        file = table.path.as_posix()
+        for i in range(len(table)):
+            yield Example(
+                table.texts[i], table.intents[i], table.kinds[i], table.splits[i], file, table.numbers[i]
+            )
+
+
+def _check_splits(examples: Sequence[Example]) -> list[str]:
+    with_split = {example.file for example in examples if example.split}
+    return [
+        f"{example.file}, row {example.row}: no split, where other rows of the file have one"
+        for example in examples
+        if not example.split and example.file in with_split
+    ]
+
+
+def _check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[str]:
+    known = sorted({example.intent for example in examples})
+    return [
+        f"prepare.exclude_intents: the data has no intent {intent!r}; it has: {', '.join(known)}"
+        " (set it to [] to exclude none)"
+        for intent in exclude_intents
+        if intent not in known
+    ]
+
+
+def _drop_repeats(selection: _Selection) -> None:
+    first: set[tuple[str, str, str]] = set()
+    doomed = {}
+    for position, example in enumerate(selection.kept):
+        key = (example.text, example.intent, f"{example.file}:{example.split}")
+        if key in first:
+            doomed[position] = "exact repeat"
+        first.add(key)
+    selection.reject(doomed)
+
+
+def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
+    normalised = [normalise(example.text) for example in selection.kept]
+    first: dict[str, str] = {}
+    contested = {
+        text
+        for text, example in zip(normalised, selection.kept, strict=True)
+        if first.setdefault(text, example.intent) != example.intent
+    }
+    positions: dict[str, list[int]] = {}
+    for position, text in enumerate(normalised):
+        if text in contested:
+            positions.setdefault(text, []).append(position)
+    if conflicts == "drop":
+        of_train = [i for rows in positions.values() for i in rows if not _is_official(selection.kept[i])]
+        selection.reject(dict.fromkeys(of_train, "same text under two intents"))
+        return []
+    problems = []
+    for rows in positions.values():
+        found = (selection.kept[i] for i in rows)
+        places = "; ".join(f"{e.file}, row {e.row}: {e.intent}" for e in found)
+        problems.append(
+            f"{places}: the same text {selection.kept[rows[0]].text!r} under two intents"
+            " (mend the file, or set prepare.conflicts=drop)"
+        )
+    return problems
+
+
+def _is_official(example: Example) -> bool:
+    return example.split in ("validation", "test")
+
+
+def _check_official_intents(examples: Sequence[Example]) -> list[str]:
+    known = {example.intent for example in examples if not _is_official(example)}
+    return [
+        f"{example.file}, row {example.row}: unknown intent {example.intent!r}, no training row has it"
+        for example in examples
+        if _is_official(example) and example.intent not in known
+    ]
+
+
+def _drop_near_official(selection: _Selection, groups: list[int]) -> list[int]:
+    rank = {"test": 2, "validation": 1}
+    highest: dict[int, int] = {}
+    for example, group in zip(selection.kept, groups, strict=True):
+        highest[group] = max(highest.get(group, 0), rank.get(example.split, 0))
+    names = {2: "near-duplicate of a test row", 1: "near-duplicate of a validation row"}
+    doomed = {
+        position: names[highest[group]]
+        for position, (example, group) in enumerate(zip(selection.kept, groups, strict=True))
+        if rank.get(example.split, 0) < highest[group]
+    }
+    selection.reject(doomed)
+    return [group for position, group in enumerate(groups) if position not in doomed]
+
+
+def _carved(examples: Sequence[Example], shares: dict[str, float]) -> list[str]:
+    """Return the splits that the data does not name itself, in the order in which they are filled."""
+    official = {example.split for example in examples}
+    return [split for split in ("test", "validation") if split in shares and split not in official]
+
+
+def _check_enough(examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float]) -> list[str]:
+    splits = [*_carved(examples, shares), "train"]
+    found: dict[str, set[int]] = {example.intent: set() for example in examples}
+    for example, group in zip(examples, groups, strict=True):
+        if not _is_official(example):
+            found[example.intent].add(group)
+    problems = [
+        f"intent {intent!r} has {len(distinct)} example(s) that are not near-duplicates of one another; it needs"
+        f" {len(splits)}, one each for {', '.join(splits)}: add examples or list it in prepare.exclude_intents"
+        for intent, distinct in sorted(found.items())
+        if len(distinct) < len(splits)
+    ]
+    if len(found) < 2:
+        problems.append(f"the data has {len(found)} intent(s); a classifier needs at least 2")
+    return problems
+
+
+def _assign(
+    examples: Sequence[Example], groups: Sequence[int], intents: Sequence[str], shares: dict[str, float], seed: int
+) -> list[str]:
+    assigned = [example.split or "train" for example in examples]
+    carved = _carved(examples, shares)
+    pool = [position for position, split in enumerate(assigned) if split == "train"]
+    if carved:
+        label_of = {intent: label for label, intent in enumerate(intents)}
+        wanted = {split: shares[split] for split in carved}
+        found = stratified_group_split(
+            [label_of[examples[position].intent] for position in pool],
+            [groups[position] for position in pool],
+            [examples[position].text for position in pool],
+            {**wanted, "train": 1 - sum(wanted.values())},
+            seed,
+        )
+        for position, split in zip(pool, found, strict=True):
+            assigned[position] = split
+    return assigned
+
+
+def _columns(
+    examples: Sequence[Example], assigned: Sequence[str], split: str, intents: Sequence[str]
+) -> dict[str, list[Any]]:
+    label_of = {intent: label for label, intent in enumerate(intents)}
+    chosen = [example for example, its_split in zip(examples, assigned, strict=True) if its_split == split]
+    return {
+        "text": [example.text for example in chosen],
+        "intent": [example.intent for example in chosen],
+        "label": [label_of[example.intent] for example in chosen],
+        "kind": [example.kind for example in chosen],
+        "row": [example.row for example in chosen],
+    }
+
+
+def _in_file_order(selection: _Selection, tables: Sequence[RawRows]) -> list[tuple[Example, str]]:
+    rank = {table.path.as_posix(): position for position, table in enumerate(tables)}
+    return sorted(selection.rejected, key=lambda item: (rank[item[0].file], item[0].row))
+
+
+def _measure(
+    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], intents: Sequence[str]
+) -> dict[str, Any]:
+    counts = Counter((example.intent, split) for example, split in zip(selection.kept, assigned, strict=True))
+    group_sizes = Counter(groups)
+    leaked = Counter(group_sizes[group] for group in group_sizes)  # sizes of groups, for the pairs below
+    pairs = sum(size * (size - 1) // 2 * count for size, count in leaked.items())
+    within = Counter(zip(groups, assigned, strict=True))
+    pairs -= sum(size * (size - 1) // 2 for size in within.values())
+    split_sizes = Counter(assigned)
+    reasons = Counter(reason for _, reason in selection.rejected)
+    return {
+        "rows": {split: split_sizes[split] for split in SPLITS},
+        "rejected": {reason.replace(" ", "_").replace("-", "_"): reasons[reason] for reason in sorted(reasons)},
+        "near_duplicate_groups": sum(size > 1 for size in group_sizes.values()),
+        "leaked_pairs": pairs,
+        # A list, which `dvc exp show` leaves out: it would be a column per intent and split.
+        "rows_per_intent": [
+            {"intent": intent, **{split: counts[intent, split] for split in SPLITS}} for intent in intents
+        ],
+    }

@@ -1,0 +1,193 @@
+"""Reads labelled texts from CSV, TSV, JSONL or Parquet and says everything that is wrong with them at once."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_SHOWN_PROBLEMS = 50
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns to read; `kind` and `split` are read where the file has them, None ignores them."""
+
+    text: str = "text"
+    intent: str = "intent"
+    kind: str | None = "kind"
+    split: str | None = "split"
+
+
+@dataclass
+class RawRows:
+    """The rows of one file, column by column, in the file's order, and what is wrong with them.
+
+    `numbers` are row numbers as a spreadsheet shows them: the header of a CSV file is row 1. JSONL and Parquet have no
+    header, their first row is 1.
+    """
+
+    path: Path
+    numbers: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    intents: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def complain(self, number: int, message: str) -> None:
+        """Note a problem of row `number`."""
+        self.problems.append(f"{self.path}, row {number}: {message}")
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raise one ValueError that lists `problems`, if there are any."""
+    if not problems:
+        return
+    shown = [f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
+    if len(problems) > _SHOWN_PROBLEMS:
+        shown.append(f"  ... and {len(problems) - _SHOWN_PROBLEMS} more")
+    raise ValueError(f"{len(problems)} problem(s) in the data\n" + "\n".join(shown))
+
+
+def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> RawRows:
+    """Read the table at `path`; its suffix says the format.
+
+    Bad rows are noted in `problems` and left out; the caller decides when to raise.
+
+    Raises:
+        ValueError: the file does not exist, has another suffix, lacks a column or cannot be read as its format.
+
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist or is not a file; prepare.source must name a table of labelled texts")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
+    rows = RawRows(path)
+    if path.suffix.lower() == ".parquet":
+        records, first = _parquet_records(path, columns), 1
+    elif path.suffix.lower() == ".jsonl":
+        records, first = _jsonl_records(_decode(path, encoding), rows), 1
+    else:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        records, first = _csv_records(_decode(path, encoding), delimiter, rows), 2
+    header = next(records)
+    positions = _find_columns(path, columns, header)
+    for number, cells in enumerate(records, start=first):
+        if cells is not None:
+            _add_row(rows, number, [None if p is None else cells[p] for p in positions], encoding)
+    return rows
+
+
+def _find_columns(path: Path, columns: Columns, header: list[str]) -> list[int | None]:
+    for setting, name in (("text_column", columns.text), ("intent_column", columns.intent)):
+        if name not in header:
+            found = ", ".join(header) or "none"
+            raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}")
+    optional = [header.index(name) if name in header else None for name in (columns.kind, columns.split)]
+    return [header.index(columns.text), header.index(columns.intent), *optional]
+
+
+def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str) -> None:
+    cells[2:] = ["" if cell is None else cell for cell in cells[2:]]
+    for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
+        if not isinstance(cell, str):
+            found = "nothing" if cell is None else f"{type(cell).__name__} {cell!r}"
+            return rows.complain(number, f"{name} must be a string, found {found}")
+        if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
+            return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
+    text, intent, kind, split = (cell.strip() for cell in cells)
+    if not text or not intent:
+        return rows.complain(number, f"empty {'intent' if text else 'text'}")
+    if split and split not in SPLITS:
+        valid = ", ".join(SPLITS)
+        return rows.complain(
+            number, f"unknown split {split!r}; valid: {valid}; prepare.split_column=null ignores the column"
+        )
+    rows.numbers.append(number)
+    rows.texts.append(text)
+    rows.intents.append(intent)
+    rows.kinds.append(kind)
+    rows.splits.append(split)
+
+
+def _decode(path: Path, encoding: str) -> str:
+    try:
+        # Undecodable bytes become lone surrogates, so that each bad row can be named afterwards.
+        return path.read_bytes().decode(encoding, errors="surrogateescape").removeprefix("\ufeff")
+    except LookupError:
+        raise ValueError(f"prepare.encoding: unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not {encoding} ({error.reason} at byte {error.start}); set prepare.encoding") from None
+
+
+def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    number = 1
+    try:
+        for cells in reader:
+            if header is None:
+                header = cells
+                yield header
+                continue
+            number += 1
+            if len(cells) == len(header):
+                yield cells
+                continue
+            if cells:  # an empty line counts as a row and is passed over
+                rows.complain(
+                    number,
+                    f"{len(cells)} fields where the header has {len(header)}; quote texts that contain {delimiter!r}",
+                )
+            yield None
+    except csv.Error as error:
+        rows.complain(number + 1, f"not valid CSV ({error}); is a quote left open?")
+    if header is None:
+        raise ValueError(f"{rows.path} is empty: it needs a header and rows")
+
+
+def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
+    parsed: list[dict[str, Any] | None] = []
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            parsed.append(None)
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            value = None
+            rows.complain(number, f"not valid JSON ({error.msg})")
+        else:
+            if not isinstance(value, dict):
+                rows.complain(number, f"must be a JSON object, found {type(value).__name__}")
+                value = None
+        parsed.append(value)
+    names = list(dict.fromkeys(name for value in parsed if value for name in value))
+    yield names
+    for value in parsed:
+        yield None if value is None else [value.get(name) for name in names]
+
+
+def _parquet_records(path: Path, columns: Columns) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        yield names
+        wanted = [name for name in names if name in (columns.text, columns.intent, columns.kind, columns.split)]
+        for batch in file.iter_batches(columns=wanted):
+            read = {name: batch.column(name).to_pylist() for name in wanted}
+            yield from ([read[name][i] if name in read else None for name in names] for i in range(len(batch)))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a readable Parquet file: {error}") from None

@@ -1,0 +1,94 @@
+"""Classification metrics with intervals.
+
+Shapes: n examples, c intents.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+
+Labels = NDArray[np.int64]
+
+
+def headline_metrics(labels_n: Labels, logits_nc: NDArray[np.float32]) -> dict[str, float]:
+    """Return accuracy, macro_f1 and log_loss (mean negative log-likelihood in nats)."""
+    predicted = logits_nc.argmax(1)
+    intents = np.arange(logits_nc.shape[1])
+    probabilities = np.exp(log_softmax(logits_nc.astype(np.float64), axis=1))
+    return {
+        "accuracy": float(accuracy_score(labels_n, predicted)),
+        "macro_f1": float(f1_score(labels_n, predicted, labels=intents, average="macro", zero_division=0)),
+        "log_loss": float(log_loss(labels_n, probabilities, labels=intents)),
+    }
+
+
+def averaged_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> dict[str, dict[str, float]]:
+    """Return precision, recall and f1 under macro, micro and weighted averaging; an undefined ratio counts as 0."""
+    found = {}
+    for average in ("macro", "micro", "weighted"):
+        scores = precision_recall_fscore_support(
+            labels_n, predicted_n, labels=np.arange(num_labels), average=average, zero_division=0
+        )
+        found[average] = dict(zip(("precision", "recall", "f1"), map(float, scores[:3]), strict=True))
+    return found
+
+
+def per_label_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> list[dict[str, float]]:
+    """Return precision, recall, f1 and support of each label; an undefined ratio counts as 0."""
+    scores = precision_recall_fscore_support(
+        labels_n, predicted_n, labels=np.arange(num_labels), average=None, zero_division=0
+    )
+    return [
+        {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
+        for p, r, f, s in zip(*scores, strict=True)
+    ]
+
+
+def confusion_counts(labels_n: Labels, predicted_n: Labels, num_labels: int) -> NDArray[np.int64]:
+    """Return how often each true label (row) was answered with each label (column), (c, c)."""
+    counts: NDArray[np.int64] = confusion_matrix(labels_n, predicted_n, labels=np.arange(num_labels))
+    return counts
+
+
+def share_interval(successes: int, total: int, confidence_level: float) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) interval of a share, (0, 1) where nothing was counted."""
+    if total == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, total).proportion_ci(confidence_level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def macro_f1_interval(
+    labels_n: Labels, predicted_n: Labels, num_labels: int, confidence_level: float, num_samples: int, seed: int
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of macro-F1 over resampled test examples (Efron 1979).
+
+    Resampling examples is drawing the cells of the confusion matrix from a multinomial distribution, which is how it
+    is done here.
+    """
+    counts_cc = confusion_counts(labels_n, predicted_n, num_labels)
+    total = counts_cc.sum()
+    random = np.random.default_rng(seed)
+    draws = random.multinomial(total, counts_cc.ravel() / total, size=num_samples)
+    matrices = draws.reshape(num_samples, num_labels, num_labels)
+    right = np.einsum("sii->si", matrices)
+    answered_or_true = matrices.sum(1) + matrices.sum(2)
+    f1 = 2 * right / np.maximum(answered_or_true, 1)
+    tail = (1 - confidence_level) / 2
+    low, high = np.quantile(f1.mean(1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Return `value` (a float, or dicts, lists and tuples of them) with floats rounded, for files that people read."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return value

@@ -1,0 +1,45 @@
+"""Tables on disk: Parquet files that are the same bytes for the same rows."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intents.files import atomic_path
+
+
+
+def with_facts(schema: pa.Schema, **facts: Any) -> pa.Schema:
+    """Return `schema` carrying `facts` about the whole table, such as its intents in the order of their labels."""
+    return schema.with_metadata({name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()})
+
+
+def read_fact(path: Path, name: str) -> Any:
+    """Return what the table at `path` carries under `name`."""
+    metadata = pq.read_schema(path).metadata or {}
+    if name.encode() not in metadata:
+        raise ValueError(f"{path} carries no {name!r}: it was not written by this pipeline, run `dvc repro`")
+    return json.loads(metadata[name.encode()])
+
+
+def intents_of(path: Path) -> list[str]:
+    """Return the intents' names that the table at `path` carries, in the order of their labels."""
+    intents: list[str] = read_fact(path, "intents")
+    return intents
+
+
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """Yield a Parquet writer; the file appears at `path` only when all of it was written."""
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield writer
+
+
+def write_table(path: Path, columns: dict[str, Sequence[Any]], schema: pa.Schema) -> None:
+    """Write `columns` as one Parquet file, whole or not at all."""
+    with table_writer(path, schema) as writer:
+        writer.write_table(pa.table(columns, schema=schema))

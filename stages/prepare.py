@@ -1,0 +1,98 @@
+"""Checks the raw rows, removes repeats and splits them without near-duplicates across splits.
+
+Reads prepare.source (and prepare.validation_source, prepare.test_source), writes data/prepared/{train,validation,
+test}.parquet, data/prepared/rejected.csv and metrics/prepare.json.
+
+    python -m stages.prepare
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from intents.cli import run
+from intents.files import write_json, write_text
+from intents.params import Params, load_params
+from intents.preparing import SCHEMA, Prepared, prepare
+from intents.rows import SPLITS, Columns, RawRows, read_rows
+from intents.tables import with_facts, write_table
+
+PREPARED_DIR = Path("data/prepared")
+METRICS_PATH = Path("metrics/prepare.json")
+NO_SOURCE = Path("data/none")
+
+
+class PrepareParams(Params):
+    """Section `prepare` of params.yaml."""
+
+    source: Path
+    validation_source: Path
+    test_source: Path
+    text_column: str
+    intent_column: str
+    kind_column: str | None
+    split_column: str | None
+    encoding: str
+    exclude_intents: tuple[str, ...]
+    conflicts: Literal["error", "drop"]
+    validation_share: float = Field(gt=0, lt=1)
+    test_share: float = Field(gt=0, lt=1)
+    near_duplicate_threshold: float = Field(gt=0.3, le=1)
+    near_duplicates_of_official: Literal["drop", "keep"]
+    seed: int
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train_on(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share must stay below 1, or nothing is left to train on")
+        return self
+
+
+def read_sources(params: PrepareParams) -> list[RawRows]:
+    """Read the source files; rows of an official validation or test file carry that split."""
+    columns = Columns(params.text_column, params.intent_column, params.kind_column, params.split_column)
+    tables = [read_rows(params.source, columns, params.encoding)]
+    for split, path in (("validation", params.validation_source), ("test", params.test_source)):
+        if path != NO_SOURCE:
+            table = read_rows(path, columns, params.encoding)
+            table.splits = [split] * len(table)
+            tables.append(table)
+    return tables
+
+
+def write_outputs(prepared: Prepared) -> None:
+    """Write the splits, the rejected rows and the metrics."""
+    schema = with_facts(SCHEMA, intents=prepared.intents)
+    for split in SPLITS:
+        write_table(PREPARED_DIR / f"{split}.parquet", prepared.splits[split], schema)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "row", "text", "intent", "reason"])
+    writer.writerows(prepared.rejected)
+    write_text(PREPARED_DIR / "rejected.csv", text.getvalue())
+    write_json(METRICS_PATH, prepared.metrics)
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load_params("prepare", PrepareParams)
+    prepared = prepare(
+        read_sources(params),
+        exclude_intents=params.exclude_intents,
+        conflicts=params.conflicts,
+        shares={"validation": params.validation_share, "test": params.test_share},
+        threshold=params.near_duplicate_threshold,
+        drop_near_official=params.near_duplicates_of_official == "drop",
+        seed=params.seed,
+    )
+    write_outputs(prepared)
+    rows = prepared.metrics["rows"]
+    print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows")
+    print(f"left out {len(prepared.rejected)} rows: {PREPARED_DIR / 'rejected.csv'} says which and why")
+
+
+if __name__ == "__main__":
+    run(main)
