@@ -7,6 +7,7 @@ texts' character trigrams decides. All steps are vectorised over the whole colle
 Shapes: n texts, s shingles over all of them, h hash functions, p proposed pairs.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_NUM_BANDS = 32
 _LARGE = 100_000  # texts from which on chance collisions would cost more than the last 0.3 % of recall is worth
 _WINDOW = 64  # in a crowded bucket a text is compared with this many neighbours
 _CHUNK = 1 << 22
@@ -29,10 +29,21 @@ def normalise(text: str) -> str:
 
     A text without any letter or digit keeps its characters.
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    folded = text.casefold()
-    return _NOT_WORD.sub(" ", folded).strip() or folded.strip()
+    if text.isascii():
+        folded = text.casefold()
+        return _NOT_WORD.sub(" ", folded).strip() or folded.strip()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _NOT_WORD.sub(_blank, folded).strip() or folded.strip()
+
+
+def _blank(run: re.Match[str]) -> str:
+    # Marks that follow a letter are part of the word: without its vowel signs one Hindi word is as good as the next.
+    characters = run.group()
+    num_marks = 0
+    if run.start() > 0:
+        marks = itertools.takewhile(lambda character: unicodedata.category(character)[0] == "M", characters)
+        num_marks = sum(1 for _ in marks)
+    return characters[:num_marks] + (" " if num_marks < len(characters) else "")
 
 
 @dataclass(frozen=True)
@@ -59,13 +70,12 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float) -> IntArray:
 
 
 def _group_distinct(texts: list[str], threshold: float) -> IntArray:
-    # A pair at Jaccard 0.7 shares a band of 4 rows with probability 0.9998, of 5 rows with 0.997.
-    rows_per_band = 4 if len(texts) <= _LARGE else 5
+    num_bands, rows_per_band = _choose_bands(len(texts), threshold)
     groups: IntArray = np.arange(len(texts), dtype=np.int64)
     shingles = _shingle(texts)
-    signatures = _minhash(shingles, _NUM_BANDS * rows_per_band)
+    signatures = _minhash(shingles, num_bands * rows_per_band)
     sketches = np.ascontiguousarray(signatures.astype(np.uint8).T)
-    for band in range(_NUM_BANDS):
+    for band in range(num_bands):
         keys = _hash_rows(signatures[band * rows_per_band : (band + 1) * rows_per_band])
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
@@ -79,6 +89,18 @@ def _group_distinct(texts: list[str], threshold: float) -> IntArray:
             found.append(_similar_pairs(shingles, sketches, first[unlinked], second[unlinked], threshold))
         groups = _link(groups, found)
     return groups
+
+
+def _choose_bands(num_texts: int, threshold: float) -> tuple[int, int]:
+    """Return the number of bands b and of rows r in each.
+
+    A pair at Jaccard t shares a band with probability 1 - (1 - t ** r) ** b: 0.996 or more from the threshold on.
+    """
+    if threshold >= 0.7:
+        return 32, 4 if num_texts <= _LARGE else 5
+    if threshold >= 0.65:
+        return 32, 4
+    return (42, 3) if threshold >= 0.5 else (64, 2)
 
 
 def _link(groups: IntArray, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:

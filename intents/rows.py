@@ -67,7 +67,10 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> RawRows:
 
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist or is not a file; prepare.source must name a table of labelled texts")
+        raise ValueError(
+            f"{path} does not exist or is not a file; prepare.source, validation_source and"
+            " test_source name tables of labelled texts"
+        )
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
     rows = RawRows(path)
@@ -172,6 +175,8 @@ def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
                 value = None
         parsed.append(value)
     names = list(dict.fromkeys(name for value in parsed if value for name in value))
+    if not names:
+        raise_problems(rows.problems)
     yield names
     for value in parsed:
         yield None if value is None else [value.get(name) for name in names]

@@ -1,4 +1,4 @@
-"""Classification metrics with intervals.
+"""Detailed classification metrics with intervals, for evaluation alone.
 
 Shapes: n examples, c intents.
 """
@@ -7,23 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Labels = NDArray[np.int64]
-
-
-def headline_metrics(labels_n: Labels, logits_nc: NDArray[np.float32]) -> dict[str, float]:
-    """Return accuracy, macro_f1 and log_loss (mean negative log-likelihood in nats)."""
-    predicted = logits_nc.argmax(1)
-    intents = np.arange(logits_nc.shape[1])
-    probabilities = np.exp(log_softmax(logits_nc.astype(np.float64), axis=1))
-    return {
-        "accuracy": float(accuracy_score(labels_n, predicted)),
-        "macro_f1": float(f1_score(labels_n, predicted, labels=intents, average="macro", zero_division=0)),
-        "log_loss": float(log_loss(labels_n, probabilities, labels=intents)),
-    }
 
 
 def averaged_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> dict[str, dict[str, float]]:

@@ -93,8 +93,8 @@ class _Wandb:
 def _wandb_settings(wandb: Any) -> Any:
     # Nothing of the machine leaves it but the numbers: no code, no diff, no console output.
     return wandb.Settings(
-        silent=True, console="off", disable_git=True, save_code=False, init_timeout=20, finish_timeout=60,
-        finish_timeout_raises=False,
+        silent=True, console="off", disable_git=True, save_code=False, host="", x_disable_meta=True,
+        x_save_requirements=False, init_timeout=20, finish_timeout=60, finish_timeout_raises=False,
     )
 
 
@@ -106,7 +106,7 @@ def _wandb_mode() -> str:
     try:
         if not wandb.login(prompt=False, verify=False):
             return "offline"
-        socket.create_connection((server.hostname, server.port or 443), timeout=3).close()
+        socket.create_connection((server.hostname, server.port or (80 if server.scheme == "http" else 443)), timeout=3).close()
     except (wandb.Error, OSError):
         return "offline"
     return "online"

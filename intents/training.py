@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from intents.batching import BucketBatchSampler, PaddingCollator, TokenizedTexts
+from intents.headline import headline_metrics
 from intents.predicting import predict_logits
-from intents.scoring import headline_metrics
 
 
 @dataclass(frozen=True)

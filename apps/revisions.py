@@ -1,0 +1,53 @@
+"""Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
+
+from pathlib import Path
+
+from intents.files import atomic_path
+
+CACHE_DIR = Path(".cache/revisions")
+
+
+def resolve(rev: str, root: Path = Path(".")) -> str:
+    """Return the commit, 40 hexadecimal digits, that `rev` (branch, tag, commit or experiment name) stands for.
+
+    Raises:
+        ValueError: Git knows no such revision and DVC no such experiment.
+
+    """
+    from dvc.repo import Repo
+    from dvc.scm import RevError, resolve_rev
+
+    with Repo(str(root)) as repo:
+        try:
+            return str(resolve_rev(repo.scm, rev))
+        except RevError:
+            raise ValueError(
+                f"no branch, tag, commit or experiment is called {rev!r}; `git branch -a`, `git tag` and"
+                " `dvc exp list -A` name those there are"
+            ) from None
+
+
+def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
+    """Return a local copy of the output `path` (a file or a folder, such as models/classifier) as of revision `rev`.
+
+    The copy comes from the DVC cache, or else from the default remote, and is kept under .cache/revisions.
+
+    Raises:
+        ValueError: there is no such revision, or it has no such output in the cache and the remote.
+
+    """
+    commit = resolve(rev, root)
+    target = root / CACHE_DIR / commit / path
+    if not target.exists():
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import DvcException
+
+        with atomic_path(target) as temporary:
+            try:
+                DVCFileSystem(str(root), rev=commit).get(path, str(temporary), recursive=True)
+            except (OSError, DvcException) as error:
+                raise ValueError(
+                    f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
+                    " pull` it first"
+                ) from None
+    return target
