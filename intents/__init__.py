@@ -6,6 +6,7 @@ never loads it (preparing data, serving the ONNX model) never pays for torch.
 """
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder

@@ -6,6 +6,7 @@ pipeline("text-classification") open its checkpoints without remote code.
 Shapes: b texts, t tokens, d hidden size, c intents.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class IntentClassifierConfig(PreTrainedConfig):
     model_type = "intent-classifier"
     sub_configs_defaults = {"encoder": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
-    encoder: PreTrainedConfig | dict | None = None  # type: ignore[type-arg]
+    encoder: Any = None  # the encoder's configuration, or its dict
     feature_scale: float = 10.0
 
 
@@ -62,7 +63,7 @@ class IntentClassifier(PreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Return logits, (b, c), the pooled features as `hidden_states`, and the cross-entropy where `labels` are given."""
+        """Return logits, (b, c), and the cross-entropy where `labels` are given."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if token_type_ids is not None:
@@ -71,13 +72,11 @@ class IntentClassifier(PreTrainedModel):
         features_bd = self.pool(hidden_btd, attention_mask)
         logits_bc = self.classifier(features_bd)
         loss = None if labels is None else nn.functional.cross_entropy(logits_bc.float(), labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits_bc, hidden_states=features_bd)
+        return SequenceClassifierOutput(loss=loss, logits=logits_bc)
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """Return the argument that leaves out a [CLS] pooler, where the architecture has one: mean pooling never uses it."""
-    import inspect
-
+    """Return the argument that leaves out the [CLS] pooler, which mean pooling never uses, where there is one."""
     model_class = transformers.MODEL_MAPPING[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 

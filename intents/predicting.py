@@ -8,7 +8,9 @@ from transformers import PreTrainedModel
 from intents.batching import PaddingCollator, TokenizedTexts, sorted_batches
 
 
-def predict_logits(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, batch_size: int) -> NDArray[np.float32]:
+def predict_logits(
+    model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, batch_size: int
+) -> NDArray[np.float32]:
     """Return the logits of every text, (n, num_labels), in the order of `texts`."""
     collate = PaddingCollator(pad_token_id)
     logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)

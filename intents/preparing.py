@@ -1,5 +1,6 @@
 """From raw rows to checked splits without leaks."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -102,9 +103,7 @@ def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:
     for table in tables:
         file = table.path.as_posix()
         for i in range(len(table)):
-            yield Example(
-                table.texts[i], table.intents[i], table.kinds[i], table.splits[i], file, table.numbers[i]
-            )
+            yield Example(table.texts[i], table.intents[i], table.kinds[i], table.splits[i], file, table.numbers[i])
 
 
 def _check_splits(examples: Sequence[Example]) -> list[str]:
@@ -260,17 +259,15 @@ def _measure(
 ) -> dict[str, Any]:
     counts = Counter((example.intent, split) for example, split in zip(selection.kept, assigned, strict=True))
     group_sizes = Counter(groups)
-    leaked = Counter(group_sizes[group] for group in group_sizes)  # sizes of groups, for the pairs below
-    pairs = sum(size * (size - 1) // 2 * count for size, count in leaked.items())
-    within = Counter(zip(groups, assigned, strict=True))
-    pairs -= sum(size * (size - 1) // 2 for size in within.values())
+    pairs_in_groups = sum(math.comb(size, 2) for size in group_sizes.values())
+    pairs_in_one_split = sum(math.comb(size, 2) for size in Counter(zip(groups, assigned, strict=True)).values())
     split_sizes = Counter(assigned)
     reasons = Counter(reason for _, reason in selection.rejected)
     return {
         "rows": {split: split_sizes[split] for split in SPLITS},
         "rejected": {reason.replace(" ", "_").replace("-", "_"): reasons[reason] for reason in sorted(reasons)},
         "near_duplicate_groups": sum(size > 1 for size in group_sizes.values()),
-        "leaked_pairs": pairs,
+        "leaked_pairs": pairs_in_groups - pairs_in_one_split,
         # A list, which `dvc exp show` leaves out: it would be a column per intent and split.
         "rows_per_intent": [
             {"intent": intent, **{split: counts[intent, split] for split in SPLITS}} for intent in intents

@@ -23,7 +23,11 @@ def render_report(
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere."""
     environment = Environment(
-        loader=PackageLoader("intents"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("intents"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     return environment.get_template("report.html.j2").render(

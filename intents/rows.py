@@ -93,7 +93,8 @@ def _find_columns(path: Path, columns: Columns, header: list[str]) -> list[int |
     for setting, name in (("text_column", columns.text), ("intent_column", columns.intent)):
         if name not in header:
             found = ", ".join(header) or "none"
-            raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}")
+            hint = "" if found.isprintable() else "; set prepare.encoding"
+            raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}{hint}")
     optional = [header.index(name) if name in header else None for name in (columns.kind, columns.split)]
     return [header.index(columns.text), header.index(columns.intent), *optional]
 
@@ -128,7 +129,9 @@ def _decode(path: Path, encoding: str) -> str:
     except LookupError:
         raise ValueError(f"prepare.encoding: unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not {encoding} ({error.reason} at byte {error.start}); set prepare.encoding") from None
+        raise ValueError(
+            f"{path} is not {encoding} ({error.reason} at byte {error.start}); set prepare.encoding"
+        ) from None
 
 
 def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:

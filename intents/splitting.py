@@ -19,7 +19,7 @@ def stratified_group_split(
     most one other row across each boundary.
 
     Raises:
-        ValueError: a label has fewer groups than there are splits.
+        ValueError: a label has too few groups to be in each split.
 
     """
     splits = list(shares)
@@ -44,6 +44,9 @@ def stratified_group_split(
             lacking[label].discard(split)
         for row in rows:
             assigned[row] = splits[split]
+    for label, missing in lacking.items():
+        if missing:  # groups that span labels can use up what another label needs
+            raise ValueError(f"label {label} has too few groups of its own to be in each of {', '.join(splits)}")
     return assigned
 
 

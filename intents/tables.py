@@ -1,7 +1,7 @@
 """Tables on disk: Parquet files that are the same bytes for the same rows."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from intents.files import atomic_path
-
 
 
 def with_facts(schema: pa.Schema, **facts: Any) -> pa.Schema:
@@ -39,7 +38,7 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
         yield writer
 
 
-def write_table(path: Path, columns: dict[str, Sequence[Any]], schema: pa.Schema) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> None:
     """Write `columns` as one Parquet file, whole or not at all."""
     with table_writer(path, schema) as writer:
         writer.write_table(pa.table(columns, schema=schema))

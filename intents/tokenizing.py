@@ -24,9 +24,11 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     positions = getattr(config, "max_position_embeddings", None)
     # RoBERTa's kin count positions from padding_idx + 1 and so hold two tokens fewer than they have positions.
-    reserved = 2 if "roberta" in config.model_type else 0
+    reserved = 2 if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet", "longformer") else 0
     if positions and max_length > positions - reserved:
-        raise ValueError(f"tokenize.max_length must be at most {positions - reserved} for this encoder, got {max_length}")
+        raise ValueError(
+            f"tokenize.max_length must be at most {positions - reserved} for this encoder, got {max_length}"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.model_max_length = max_length
     return tokenizer

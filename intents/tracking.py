@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-REPORT_TO = ("wandb", "tensorboard", "none")
+_WANDB_MODES = ("online", "offline", "disabled", "shared")
 
 
 class Tracker(Protocol):
@@ -49,7 +49,9 @@ class _TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ValueError("tracking.report_to: tensorboard is not installed: pip install -e '.[tensorboard]'") from None
+            raise ValueError(
+                "tracking.report_to: tensorboard is not installed: pip install -e '.[tensorboard]'"
+            ) from None
         self._dir = folder / "tensorboard" / (name or "workspace")
         self._writer = SummaryWriter(str(self._dir))
         self._writer.add_text("params", "\n".join(f"    {key}: {value}" for key, value in config.items()))
@@ -71,8 +73,10 @@ class _Wandb:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = {"project": project, "name": name, "config": config, "dir": str(folder)}
-        mode = os.environ.get("WANDB_MODE") or _wandb_mode()
+        arguments: dict[str, Any] = {"project": project, "name": name, "config": config, "dir": str(folder)}
+        mode: Any = os.environ.get("WANDB_MODE") or _wandb_mode()
+        if mode not in _WANDB_MODES:
+            raise ValueError(f"WANDB_MODE: unknown mode {mode!r}; valid: {', '.join(_WANDB_MODES)}")
         try:
             self._run = wandb.init(**arguments, mode=mode, settings=_wandb_settings(wandb))
         except wandb.Error as error:
@@ -93,8 +97,16 @@ class _Wandb:
 def _wandb_settings(wandb: Any) -> Any:
     # Nothing of the machine leaves it but the numbers: no code, no diff, no console output.
     return wandb.Settings(
-        silent=True, console="off", disable_git=True, save_code=False, host="", x_disable_meta=True,
-        x_save_requirements=False, init_timeout=20, finish_timeout=60, finish_timeout_raises=False,
+        silent=True,
+        console="off",
+        disable_git=True,
+        save_code=False,
+        host="",
+        x_disable_meta=True,
+        x_save_requirements=False,
+        init_timeout=20,
+        finish_timeout=60,
+        finish_timeout_raises=False,
     )
 
 
@@ -106,7 +118,8 @@ def _wandb_mode() -> str:
     try:
         if not wandb.login(prompt=False, verify=False):
             return "offline"
-        socket.create_connection((server.hostname, server.port or (80 if server.scheme == "http" else 443)), timeout=3).close()
+        port = server.port or (80 if server.scheme == "http" else 443)
+        socket.create_connection((server.hostname or "", port), timeout=3).close()
     except (wandb.Error, OSError):
         return "offline"
     return "online"

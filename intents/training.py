@@ -1,4 +1,4 @@
-"""Fine-tuning with transformers' Trainer, and what it lacks: length buckets, a head learning rate, best state in memory."""
+"""Fine-tuning with transformers' Trainer and what it lacks: length buckets, a head's rate, best state in memory."""
 
 import math
 import sys
@@ -113,13 +113,15 @@ class BestState(TrainerCallback):
         self._state: dict[str, torch.Tensor] = {}
         self._worse = 0
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Compare the evaluation that just ended with the best so far."""
         found = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        point = {"epoch": state.epoch or 0.0, "step": state.global_step, "train_loss": losses[-1] if losses else math.nan}
+        point = {
+            "epoch": state.epoch or 0.0,
+            "step": state.global_step,
+            "train_loss": losses[-1] if losses else math.nan,
+        }
         point |= {name: found[name] for name in ("accuracy", "macro_f1", "log_loss")}
         self.curves.append(point)
         if not self.metrics or self._is_better(point[self.metric], self.metrics[self.metric]):
@@ -171,6 +173,9 @@ class Progress(TrainerCallback):
 
 class IntentTrainer(Trainer):
     """transformers' Trainer with length-bucketed batches, a learning rate for the head and quick evaluation."""
+
+    optimizer: Any
+    control: Any
 
     def __init__(
         self,

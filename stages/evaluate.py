@@ -78,7 +78,9 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
         "confidence": pa.array(answers.confidence_n, type=pa.float32()),
         "logits": logits,
     }
-    schema = pa.schema([(name, column.type if hasattr(column, "type") else pa.string()) for name, column in columns.items()])
+    schema = pa.schema(
+        [(name, column.type if hasattr(column, "type") else pa.string()) for name, column in columns.items()]
+    )
     write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents)))
 
 
@@ -114,7 +116,9 @@ def main() -> None:
     write_json(METRICS_PATH, metrics)
     test = metrics["test"]
     low, high = test["accuracy_interval"]
-    print(f"test accuracy {test['accuracy']} ({low} to {high}), macro-F1 {test['macro_f1']}, log-loss {test['log_loss']}")
+    print(
+        f"test accuracy {test['accuracy']} ({low} to {high}), macro-F1 {test['macro_f1']}, log-loss {test['log_loss']}"
+    )
     print(f"{METRICS_PATH} has the numbers, {REPORT_PATH} the whole picture")
 
 

@@ -18,7 +18,7 @@ from intents.cli import run
 from intents.files import atomic_path, write_json, write_text
 from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
-from intents.tracking import REPORT_TO, start_tracker
+from intents.tracking import start_tracker
 
 ENCODER_DIR = Path("models/encoder")
 TRAIN_PATH = Path("data/tokenized/train.parquet")
@@ -50,7 +50,7 @@ class TrainParams(Params):
 class TrackingParams(Params):
     """Section `tracking` of params.yaml: no stage depends on it."""
 
-    report_to: Literal[REPORT_TO]
+    report_to: Literal["wandb", "tensorboard", "none"]
     project: str = Field(min_length=1)
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
     settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale"}))
     result = fine_tune(model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
-    metrics = {
+    metrics: dict[str, Any] = {
         "best": {"epoch": result.best["epoch"], "step": result.best["step"]},
         "validation": {name: round(result.best[name], 4) for name in ("accuracy", "macro_f1", "log_loss")},
         "examples_per_second": round(result.examples_per_second, 1),
@@ -89,13 +89,12 @@ def main() -> None:
         "parameters": counts,
         "precision": resolve_precision(params.precision),
     }
-    tracker.finish(metrics)
-
     with atomic_path(CLASSIFIER_DIR) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     write_text(CURVES_PATH, _to_csv(result.curves))
     write_json(METRICS_PATH, metrics)
+    tracker.finish(metrics)
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {CLASSIFIER_DIR}")
 

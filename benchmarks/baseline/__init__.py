@@ -1,0 +1,1 @@
+"""The classic baseline, on the same splits."""

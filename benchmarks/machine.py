@@ -1,0 +1,32 @@
+"""What a result was measured on."""
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+
+def describe() -> dict[str, str]:
+    """Return date, commit, processor, number of cores and Python version."""
+    import os
+
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": _output("git", "rev-parse", "--short", "HEAD"),
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        return names[0] + (" (AVX-512 bf16)" if "avx512_bf16" in flags else "")
+    return platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

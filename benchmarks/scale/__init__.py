@@ -1,0 +1,1 @@
+"""How prepare and tokenize scale."""

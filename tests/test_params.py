@@ -1,0 +1,107 @@
+from typing import Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from intents import cli
+from intents.params import Params, load_params
+
+
+class Settings(Params):
+    rate: float = Field(gt=0, lt=1)
+    kind: Literal["a", "b"]
+    name: str | None
+
+
+GOOD = "some:\n  rate: 0.5\n  kind: a\n  name: null\n"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text):
+        path = tmp_path / "params.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_params("some", Settings, path)
+
+    return load
+
+
+def test_reads_a_section_and_leaves_others_alone(load):
+    settings = load(GOOD + "other:\n  anything: [1, 2]\n")
+    assert (settings.rate, settings.kind, settings.name) == (0.5, "a", None)
+
+
+def test_settings_cannot_be_changed_after_loading(load):
+    with pytest.raises(ValidationError, match="frozen"):
+        load(GOOD).rate = 0.1
+
+
+def test_reads_the_exponent_that_dvc_writes_as_a_number(load):
+    # `dvc exp run -S some.rate=3e-5` writes 3e-05, a string in YAML 1.1.
+    assert load(GOOD.replace("0.5", "3e-05")).rate == 3e-5
+
+
+def test_names_every_wrong_setting_once_with_value_and_valid_ones(load):
+    with pytest.raises(ValueError) as caught:
+        load("some:\n  rate: 1.5\n  kind: c\n  colour: red\n")
+    message = str(caught.value)
+    assert "4 wrong setting(s)" in message
+    lines = message.splitlines()[1:]
+    assert any("some.rate: input should be less than 1, got 1.5" in line for line in lines)
+    assert any("some.kind" in line and "'a' or 'b'" in line and "got 'c'" in line for line in lines)
+    assert any("some.colour: unknown setting; some has: rate, kind, name" in line for line in lines)
+    assert any("some.name: missing; add it" in line for line in lines)
+    assert len(lines) == 4
+
+
+def test_a_missing_section_names_those_there_are(load):
+    with pytest.raises(ValueError, match=r"no section 'some'; it has: prepare, train"):
+        load("prepare: {}\ntrain: {}\n")
+
+
+def test_an_empty_section_lacks_all_its_settings(load):
+    with pytest.raises(ValueError, match=r"3 wrong setting\(s\)\n  some.rate: missing"):
+        load("some:\n")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
+def test_rejects_a_file_without_sections(load, text):
+    with pytest.raises(ValueError, match=r"params.yaml must hold sections of settings"):
+        load(text)
+
+
+def test_broken_yaml_says_where(load):
+    with pytest.raises(ValueError, match=r"(?s)params.yaml is not valid YAML.*line 2"):
+        load("some:\n  rate: [0.5\n")
+
+
+def test_a_missing_file_says_from_where_to_run(tmp_path):
+    with pytest.raises(ValueError, match="params.yaml does not exist: run this from the root of the repository"):
+        load_params("some", Settings, tmp_path / "params.yaml")
+
+
+def test_commands_end_a_users_mistake_in_one_line_and_exit_code_1(capsys):
+    def main():
+        raise ValueError("prepare.seed: wrong")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: prepare.seed: wrong\n"
+
+
+def test_commands_keep_the_traceback_of_a_bug():
+    def main():
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError, match="bug"):
+        cli.run(main)
+
+
+def test_commands_end_with_exit_code_130_on_ctrl_c():
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 130

@@ -1,0 +1,171 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from intents.tables import intents_of
+from stages import prepare, tokenize
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+VERBS = {"open": "open", "lower": "open", "shut": "close", "raise": "close"}
+THINGS = [
+    "left window",
+    "rear seat",
+    "glove box",
+    "sun roof",
+    "fuel cap",
+    "hand brake",
+    "trunk lid",
+    "arm rest",
+]
+ROWS = [(f"{verb} {thing}", intent) for verb, intent in VERBS.items() for thing in THINGS]
+
+
+@pytest.fixture
+def small(workspace, write_csv):
+    """Set the source to a small file and return the function that changes other settings of `prepare`."""
+    write_csv("raw.csv", ["text", "intent"], ROWS)
+
+    def change(**changes):
+        workspace("prepare", **({"source": "raw.csv", "exclude_intents": []} | changes))
+
+    change()
+    return change
+
+
+def read_splits():
+    return {split: pq.read_table(f"data/prepared/{split}.parquet") for split in ("train", "validation", "test")}
+
+
+def test_the_repositorys_own_data_is_prepared_without_leaks(workspace, capsys, driver_texts):
+    workspace("prepare", source=str(REPOSITORY / "data/raw/driver_intents.csv"))
+    prepare.main()
+    splits = read_splits()
+    metrics = json.loads(Path("metrics/prepare.json").read_text())
+    with open("data/prepared/rejected.csv", encoding="utf-8", newline="") as file:
+        rejected = list(csv.DictReader(file))
+    assert sum(table.num_rows for table in splits.values()) + len(rejected) == len(driver_texts)
+    assert metrics["rows"] == {split: table.num_rows for split, table in splits.items()}
+    assert metrics["leaked_pairs"] == 0
+    kept = sum(metrics["rows"].values())
+    assert metrics["rows"]["test"] / kept == pytest.approx(0.2, abs=0.01)
+    assert metrics["rows"]["validation"] / kept == pytest.approx(0.15, abs=0.01)
+    intents = intents_of(Path("data/prepared/train.parquet"))
+    assert "high_beams_on" not in intents
+    assert all(set(table["intent"].to_pylist()) == set(intents) for table in splits.values())
+    assert f"prepared {metrics['rows']['train']} train" in capsys.readouterr().out
+
+
+def test_running_twice_writes_the_same_bytes(small):
+    written = []
+    for _ in range(2):
+        prepare.main()
+        files = sorted(path for path in Path().rglob("*") if path.is_file() and path.name != "params.yaml")
+        written.append({path: path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert len(written[0]) == 6  # three tables, rejected rows, metrics, and the source
+
+
+def test_official_files_become_validation_and_test(small, write_csv):
+    official = {
+        "validation": [("tilt my chair back", "open"), ("no more fresh air", "close")],
+        "test": [
+            ("give us a breeze", "open"),
+            ("it is too loud here", "close"),
+            ("Open LEFT window", "open"),
+        ],
+    }
+    for split, rows in official.items():
+        write_csv(f"{split}.csv", ["text", "intent"], rows)
+    small(validation_source="validation.csv", test_source="test.csv")
+    prepare.main()
+    splits = read_splits()
+    for split, rows in official.items():
+        assert splits[split]["text"].to_pylist() == [text for text, _ in rows]
+    assert splits["train"].num_rows == len(ROWS) - 1  # without the copy of a test row
+    assert "open left window" in Path("data/prepared/rejected.csv").read_text()
+
+
+def test_near_duplicates_of_official_rows_can_be_kept_and_are_counted(small, write_csv):
+    write_csv("test.csv", ["text", "intent"], [("open left window", "open"), ("shut glove box", "close")])
+    small(test_source="test.csv", near_duplicates_of_official="keep")
+    prepare.main()
+    metrics = json.loads(Path("metrics/prepare.json").read_text())
+    assert metrics["leaked_pairs"] == 2
+    assert sum(metrics["rows"].values()) == len(ROWS) + 2
+
+
+def test_a_source_in_latin_1_under_other_column_names_is_read(small):
+    rows = [(text.replace("o", "ö"), intent) for text, intent in ROWS]
+    Path("raw.tsv").write_text("klasse\tsatz\n" + "".join(f"{i}\t{t}\n" for t, i in rows), encoding="latin-1")
+    small(source="raw.tsv", encoding="latin-1", text_column="satz", intent_column="klasse")
+    prepare.main()
+    assert {text for table in read_splits().values() for text in table["text"].to_pylist()} == {t for t, _ in rows}
+
+
+def test_a_mistake_leaves_the_earlier_outputs(small, write_csv):
+    prepare.main()
+    before = read_splits()
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, ("", "open")])
+    with pytest.raises(ValueError, match="raw.csv, row 34: empty text"):
+        prepare.main()
+    assert read_splits() == before
+
+
+def test_the_seed_decides_who_is_where(small):
+    prepare.main()
+    before = read_splits()
+    small(seed=1)
+    prepare.main()
+    assert read_splits()["test"] != before["test"]
+    assert read_splits()["test"].num_rows == before["test"].num_rows
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"conflicts": "ignore"}, r"prepare.conflicts: input should be 'error' or 'drop', got 'ignore'"),
+        ({"test_share": 1.5}, r"prepare.test_share: input should be less than 1, got 1.5"),
+        ({"near_duplicate_threshold": 0.1}, r"prepare.near_duplicate_threshold: .*got 0.1"),
+        ({"validation_share": 0.5, "test_share": 0.5}, r"validation_share \+ test_share must stay below 1"),
+        ({"sorce": "x.csv"}, r"prepare.sorce: unknown setting; prepare has: source, validation_source"),
+        ({"source": "nowhere.csv"}, r"nowhere.csv does not exist or is not a file; prepare.source"),
+        ({"test_source": "gone.csv"}, r"gone.csv does not exist or is not a file; .*test_source"),
+        ({"text_column": "satz"}, r"no column 'satz' \(prepare.text_column\); its columns: text, intent"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_value(small, change, message):
+    small(**change)
+    with pytest.raises(ValueError, match=message):
+        prepare.main()
+
+
+def test_the_command_ends_a_mistake_without_traceback(small, write_csv):
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, ("Open left window.", "close")])
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-m", "stages.prepare"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 1 problem(s) in the data\n")
+    assert "raw.csv, row 2: open; raw.csv, row 34: close" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("data").exists()
+
+
+def test_tokenize_follows_with_the_same_rows(small, workspace, tiny_encoder):
+    prepare.main()
+    Path("models").mkdir()
+    Path("models/encoder").symlink_to(tiny_encoder)
+    workspace("tokenize", max_length=4)
+    tokenize.main()
+    metrics = json.loads(Path("metrics/tokenize.json").read_text())
+    for split, table in read_splits().items():
+        tokenized = pq.read_table(f"data/tokenized/{split}.parquet")
+        assert tokenized["label"].to_pylist() == table["label"].to_pylist()
+        assert metrics["truncated"][split] == table.num_rows  # all have three words and so five tokens
+    assert metrics["tokens_per_text"] == 4

@@ -1,0 +1,190 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from intents.rows import Columns, raise_problems, read_rows
+
+
+def read(path, content, encoding="utf-8", columns=None):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return read_rows(path, columns or Columns(), encoding)
+
+
+def message_of(path, content, **kwargs):
+    """The error that a user would see, whether raised at once or collected."""
+    with pytest.raises(ValueError) as caught:
+        raise_problems(read(path, content, **kwargs).problems)
+    return str(caught.value)
+
+
+def write_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_reads_csv_with_kind_and_split(tmp_path):
+    rows = read(tmp_path / "a.csv", "text,intent,kind,split\n open it ,open,plain,train\nshut it,shut,,test\n")
+    assert (rows.texts, rows.intents) == (["open it", "shut it"], ["open", "shut"])
+    assert (rows.kinds, rows.splits, rows.numbers) == (["plain", ""], ["train", "test"], [2, 3])
+    assert not rows.problems
+
+
+def test_reads_columns_under_other_names_in_any_order(tmp_path):
+    columns = Columns("utterance", "class", None, None)
+    rows = read(tmp_path / "a.csv", "class,split,utterance\nopen,nonsense,open it\n", columns=columns)
+    assert (rows.texts, rows.intents, rows.splits) == (["open it"], ["open"], [""])
+
+
+def test_reads_a_file_with_byte_order_mark_and_windows_line_ends(tmp_path):
+    rows = read(tmp_path / "a.csv", b"\xef\xbb\xbftext,intent\r\nopen it,open\r\n")
+    assert (rows.texts, rows.numbers) == (["open it"], [2])
+
+
+def test_reads_tsv_whose_texts_hold_commas(tmp_path):
+    rows = read(tmp_path / "a.TSV", "text\tintent\nopen, please\topen\n")
+    assert rows.texts == ["open, please"]
+
+
+def test_reads_jsonl_with_keys_in_any_order_and_other_keys(tmp_path):
+    lines = [
+        {"intent": "open", "text": "öffne es"},
+        {"id": 7, "text": "shut it", "intent": "shut", "kind": None},
+    ]
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    rows = read(tmp_path / "a.jsonl", "\ufeff" + content + "\n\n")
+    assert (rows.texts, rows.numbers, rows.kinds) == (["öffne es", "shut it"], [1, 2], ["", ""])
+
+
+def test_reads_parquet_with_strings_as_categories_and_other_columns(tmp_path):
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        id=pa.array([1, 2]),
+        intent=pa.array(["open", "shut"]).dictionary_encode(),
+        text=pa.array(["öffne es", "shut it"], type=pa.large_string()),
+    )
+    rows = read_rows(path, Columns())
+    assert (rows.texts, rows.intents, rows.numbers) == (["öffne es", "shut it"], ["open", "shut"], [1, 2])
+
+
+def test_reads_latin_1_when_told(tmp_path):
+    content = "text,intent\nöffne das Fenster,open\n".encode("latin-1")
+    assert read(tmp_path / "a.csv", content, encoding="latin-1").texts == ["öffne das Fenster"]
+
+
+def test_reads_utf_16_when_told(tmp_path):
+    assert read(tmp_path / "a.csv", "text,intent\nöffne,open\n", encoding="utf-16").texts == ["öffne"]
+
+
+def test_counts_rows_as_a_spreadsheet_does_despite_quoted_line_breaks_and_empty_lines(tmp_path):
+    rows = read(tmp_path / "a.csv", 'text,intent\n"open\nit ""now""",open\n\nshut it,shut\n,shut\n')
+    assert (rows.texts, rows.numbers) == (['open\nit "now"', "shut it"], [2, 4])
+    assert rows.problems == [f"{tmp_path / 'a.csv'}, row 5: empty text"]
+
+
+def test_reports_all_bad_rows_together_with_their_numbers(tmp_path):
+    content = (
+        b"text,intent,kind,split\n"
+        b"fine,open,,train\n"
+        b"\xf6ffne,open,,train\n"  # latin-1
+        b"  ,open,,train\n"
+        b"no intent,,,train\n"
+        b"odd,open,,dev\n"
+        b"one, two,open,,train\n"
+    )
+    message = message_of(tmp_path / "a.csv", content)
+    lines = message.splitlines()
+    assert lines[0] == "5 problem(s) in the data"
+    assert all(f"a.csv, row {number}: " in message for number in (3, 4, 5, 6, 7))
+    assert "row 3: text has bytes that are not utf-8; set prepare.encoding" in message
+    assert "row 4: empty text" in message
+    assert "row 5: empty intent" in message
+    assert (
+        "row 6: unknown split 'dev'; valid: train, validation, test; prepare.split_column=null ignores the" in message
+    )
+    assert "row 7: 5 fields where the header has 4; quote texts that contain ','" in message
+
+
+def test_a_flood_of_problems_is_cut_with_a_count(tmp_path):
+    message = message_of(tmp_path / "a.csv", "text,intent\n" + ",x\n" * 60)
+    assert message.startswith("60 problem(s)")
+    assert message.endswith("... and 10 more")
+
+
+def test_an_open_quote_names_the_row_where_it_opens(tmp_path):
+    message = message_of(tmp_path / "a.csv", 'text,intent\nfine,open\n"never closed,open\nfine,shut\n')
+    assert "a.csv, row 3: not valid CSV" in message
+    assert "is a quote left open?" in message
+
+
+def test_jsonl_names_the_lines_that_are_no_objects(tmp_path):
+    message = message_of(tmp_path / "a.jsonl", '{"text": "x", "intent": "a"}\n{"text": \n["x", "a"]\n')
+    assert "row 2: not valid JSON" in message
+    assert "row 3: must be a JSON object, found list" in message
+
+
+def test_a_jsonl_file_that_is_no_json_says_so(tmp_path):
+    assert "a.jsonl, row 1: not valid JSON" in message_of(tmp_path / "a.jsonl", "text,intent\nopen it,open\n")
+
+
+def test_values_that_are_no_strings_are_named(tmp_path):
+    message = message_of(tmp_path / "a.jsonl", '{"text": 3, "intent": "a"}\n{"intent": "a"}\n')
+    assert "row 1: text must be a string, found int 3" in message
+    assert "row 2: text must be a string, found nothing" in message
+    path = write_parquet(tmp_path / "a.parquet", text=["x", None], intent=["a", "b"])
+    assert read_rows(path, Columns()).problems == [f"{path}, row 2: text must be a string, found nothing"]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 4, 200])
+def test_corrupt_parquet_is_an_error_that_names_the_file(tmp_path, kept_bytes):
+    path = write_parquet(tmp_path / "a.parquet", text=["x"] * 100, intent=["a"] * 100)
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(ValueError, match=r"a\.parquet is not a readable Parquet file"):
+        read_rows(path, Columns())
+
+
+def test_parquet_with_damaged_pages_is_an_error_that_names_the_file(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", text=[f"text {i}" for i in range(1000)], intent=["a"] * 1000)
+    content = bytearray(path.read_bytes())
+    content[4:400] = b"\xff" * 396
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.parquet is not a readable Parquet file"):
+        read_rows(path, Columns())
+
+
+@pytest.mark.parametrize("column, setting", [("text", "text_column"), ("intent", "intent_column")])
+def test_a_missing_column_names_the_setting_and_the_columns_there_are(tmp_path, column, setting):
+    header = "text,intent,kind".replace(column, "other")
+    expected = rf"no column '{column}' \(prepare.{setting}\); its columns: {header.replace(',', ', ')}"
+    with pytest.raises(ValueError, match=expected):
+        read(tmp_path / "a.csv", header + "\na,b,c\n")
+
+
+def test_rejects_an_empty_file(tmp_path):
+    with pytest.raises(ValueError, match="a.csv is empty: it needs a header and rows"):
+        read(tmp_path / "a.csv", "")
+
+
+def test_rejects_an_unknown_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown suffix '.xlsx'; valid: .csv, .tsv, .jsonl, .parquet"):
+        read(tmp_path / "a.xlsx", "x")
+
+
+def test_rejects_an_unknown_encoding(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,intent\n")
+    with pytest.raises(ValueError, match="prepare.encoding: unknown encoding 'latin-77'; try utf-8"):
+        read_rows(path, Columns(), "latin-77")
+
+
+def test_a_file_in_another_encoding_altogether_names_the_setting(tmp_path):
+    with pytest.raises(ValueError, match=r"a.csv is not utf-16 .*set prepare.encoding"):
+        read(tmp_path / "a.csv", b"text,intent\nx,y\n\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"a.csv has no column 'text'.*; set prepare.encoding"):
+        read(tmp_path / "a.csv", "text,intent\nx,y\n".encode("utf-16"))
+
+
+def test_a_missing_file_names_the_settings(tmp_path):
+    with pytest.raises(ValueError, match="nowhere.csv does not exist or is not a file; prepare.source, validation"):
+        read_rows(tmp_path / "nowhere.csv", Columns())
