@@ -183,6 +183,16 @@ def test_the_checkpoint_opens_in_a_stock_pipeline(repository):
     }  # fmt: skip
 
 
+def test_the_splits_open_with_datasets(repository):
+    code = (
+        "from datasets import load_dataset;"
+        "rows = load_dataset('parquet', data_files={'test': 'data/prepared/test.parquet'}, cache_dir='datasets')['test'];"
+        "print('rows', rows.column_names, rows[0]['text'])"
+    )
+    line = run(repository, "python", "-W", "ignore", "-c", code).stdout.splitlines()[-1]
+    assert line.startswith("rows ['text', 'intent', 'label', 'kind', 'row'] open the ")
+
+
 def test_only_safetensors_and_text_is_written(repository):
     suffixes = {path.suffix for path in (repository / "models").rglob("*") if path.is_file()}
     assert suffixes <= {".safetensors", ".json", ".txt", ".onnx", ".md", ".gitignore", ""}
