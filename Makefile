@@ -27,9 +27,9 @@ check: .venv/installed-dev  ## style and types
 constraints:  ## resolve every dependency anew and pin it in constraints.txt
 	rm -rf .cache/constraints && $(PYTHON) -m venv .cache/constraints
 	.cache/constraints/bin/pip install --quiet torch==2.13.0
-	.cache/constraints/bin/pip install --quiet '.[all,dev]'
+	.cache/constraints/bin/pip install --quiet -e '.[all,dev]'
 	( echo "# Exact versions of everything that is installed; made by: make constraints"; \
-	  .cache/constraints/bin/pip freeze --all --exclude driver-intents \
+	  .cache/constraints/bin/pip freeze --all --exclude-editable \
 	  | grep -vE '^(pip|setuptools|wheel|nvidia-.*|cuda-.*|triton)(==| @)' | sed -E 's/\+cpu$$//' ) > constraints.txt
 	rm -rf .cache/constraints
 
