@@ -1,9 +1,12 @@
-"""Answers, without pulling data: does dvc.lock belong to this code and these params, and is all it names in the remote?
+"""Checks, without pulling data, that dvc.lock fits code and params and that the remote holds its outputs.
 
-Prints one line per problem. The exit code is 0 where there is none, 1 where there are some or the remote cannot be asked.
+Prints one line per problem. The exit code is 0 where there is none, 1 where there are some or the remote does
+not answer.
 
     python -m apps.verify                        # the workspace, against the default remote
     python -m apps.verify --rev v1.0 --remote s  # a tag, branch, commit or experiment, against the remote `s`
+    python -m apps.verify --contents             # reads every object in the remote and compares its hash
+    python -m apps.verify --contents --repair    # sends what is missing or damaged, from this clone's cache
     python -m apps.verify --lock-only            # asks no remote and needs no credentials
 """
 
@@ -13,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apps.remotes import remote_problems
 from apps.revisions import resolve
 from intents.cli import run
 
@@ -20,14 +24,21 @@ if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import Stage
-    from dvc_data.hashfile.db import HashFileDB
 
 
-def verify(rev: str | None, remote: str | None, lock_only: bool = False, root: Path = Path(".")) -> list[str]:
+def verify(
+    rev: str | None = None,
+    remote: str | None = None,
+    lock_only: bool = False,
+    contents: bool = False,
+    repair: bool = False,
+    root: Path = Path("."),
+) -> list[str]:
     """Return the problems of revision `rev` (None: of the workspace), one line each.
 
     Raises:
-        ValueError: no such revision or remote, dvc.yaml or dvc.lock cannot be read, or the remote cannot be asked.
+        ValueError: no such revision or remote, dvc.yaml or dvc.lock cannot be read, or the remote does not
+            answer.
 
     """
     from dvc.exceptions import DvcException
@@ -35,7 +46,8 @@ def verify(rev: str | None, remote: str | None, lock_only: bool = False, root: P
 
     try:
         with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev else nullcontext():
-            return [*lock_problems(repo), *([] if lock_only else remote_problems(repo, remote))]
+            problems = list(lock_problems(repo))
+            return problems if lock_only else [*problems, *remote_problems(repo, remote, contents, repair)]
     except DvcException as error:
         raise ValueError(error) from None
 
@@ -43,7 +55,8 @@ def verify(rev: str | None, remote: str | None, lock_only: bool = False, root: P
 def lock_problems(repo: "Repo") -> Iterator[str]:
     """Yield a line for each way in which dvc.lock is not what `dvc repro` would have written.
 
-    What a stage takes from another is compared inside dvc.lock, everything else with the files in Git: no data is read.
+    What a stage takes from another is compared inside dvc.lock, all else with the files in Git: data is not
+    needed.
     """
     made = {out.fs_path: out for stage in repo.index.stages for out in stage.outs}
     for stage in repo.index.stages:
@@ -87,50 +100,23 @@ def _stale_file(entry: "Output") -> Iterator[str]:
             yield f"{name} is {change} since dvc.lock"
 
 
-def remote_problems(repo: "Repo", remote: str | None) -> Iterator[str]:
-    """Yield a line for each output in dvc.lock that the remote (None: the default one) does not hold whole.
-
-    Raises:
-        ValueError: there is no such remote, or it cannot be reached, or it refuses the credentials.
-
-    """
-    outs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info and out.use_cache and out.can_push]
-    try:
-        store = repo.cloud.get_remote_odb(remote, "push")
-        wanted = {out: _objects_of(out, store) for out in outs}
-        found = set(store.oids_exist(sorted({name for names in wanted.values() for name in names})))
-    # Every kind of store has exceptions of its own, from packages that need not be installed.
-    except Exception as error:
-        raise ValueError(
-            f"the remote cannot be asked: {error or type(error).__name__}\nCheck `dvc remote list`, the network, and the"
-            " credentials in .dvc/config.local or the environment; --lock-only asks no remote"
-        ) from error
-    for out in outs:
-        absent = sorted(wanted[out] - found)
-        if absent:
-            count = f"{len(absent)} of {len(wanted[out])} objects, such as {absent[0]}"
-            yield f"{out}: not in the remote: {count}; run `dvc push` where it was made, or make it again with `dvc repro`"
-
-
-def _objects_of(out: "Output", store: "HashFileDB") -> set[str]:
-    """Return the names of the objects that `out` consists of; only a folder's list of files is fetched."""
-    from dvc_data.hashfile.tree import Tree
-
-    names = {str(out.hash_info.value)}
-    if out.hash_info.isdir and store.oids_exist(list(names)):
-        names |= {str(file.value) for _, _, file in Tree.load(store, out.hash_info)}
-    return names
-
-
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m apps.verify", description=(__doc__ or "").partition("\n")[0])
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m apps.verify", description=summary)
     parser.add_argument("--rev", help="branch, tag, commit or experiment (default: the workspace)")
     parser.add_argument("--remote", help="name of a remote (default: the default remote)")
-    parser.add_argument("--lock-only", action="store_true", help="compare dvc.lock with the code and params alone")
-    arguments = parser.parse_args()
-    problems = verify(arguments.rev, arguments.remote, arguments.lock_only)
-    print("\n".join(problems) or "dvc.lock is current" + ("" if arguments.lock_only else " and the remote holds all it names"))
+    parser.add_argument(
+        "--contents", action="store_true", help="read every object in the remote, check its hash"
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="send what the remote lacks from this clone's cache"
+    )
+    parser.add_argument("--lock-only", action="store_true", help="compare dvc.lock with code and params only")
+    chosen = parser.parse_args()
+    problems = verify(chosen.rev, chosen.remote, chosen.lock_only, chosen.contents, chosen.repair)
+    fine = "dvc.lock is current" + ("" if chosen.lock_only else " and the remote holds all it names")
+    print("\n".join(problems) or fine)
     raise SystemExit(1 if problems else 0)
 
 

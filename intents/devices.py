@@ -19,17 +19,18 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Claim:
-    """A device, and the lock that makes it this process's; it is given back by `release` or when the process ends.
+    """A device, and the lock that makes it this process's until `release`, or until the process ends.
 
     The operating system drops the lock of a process that is killed, so no job ever waits for a dead one.
     """
 
     device: str
-    lock: BaseFileLock
+    lock: BaseFileLock | None = None
 
     def release(self) -> None:
         """Give the device back."""
-        self.lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
 
 def visible_devices() -> list[str]:
@@ -41,7 +42,9 @@ def visible_devices() -> list[str]:
     if chosen is None:
         try:
             command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-            chosen = ",".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+            chosen = ",".join(
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            )
         except (OSError, subprocess.CalledProcessError):
             chosen = ""
     return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")] or [MACHINE]
@@ -50,34 +53,34 @@ def visible_devices() -> list[str]:
 def claim_device(when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | None = None) -> Claim:
     """Take one of `devices` (default: those visible) for this process, and hide the others from CUDA.
 
-    Jobs that name the same `lock_dir` get a device each as long as there are enough; a machine without a GPU counts as
-    one device. Then `when_busy` decides: "wait" until one is free, "share" the device that the fewest jobs use.
-    A process of a distributed run (torchrun sets LOCAL_RANK) is given what it can see, since its launcher has chosen.
+    Jobs that name the same `lock_dir` get a device each as long as there are enough; a machine without a GPU
+    counts as one device. Then `when_busy` decides: "wait" until one is free, or "share" the one that the fewest
+    jobs use.
     """
     names = list(devices) if devices is not None else visible_devices()
-    if "LOCAL_RANK" in os.environ:
-        names = [",".join(names)]
+    if "LOCAL_RANK" in os.environ:  # torchrun started this process, and has chosen for it
+        return Claim(",".join(names))
     lock_dir.mkdir(parents=True, exist_ok=True)
     claim = _try_claim(names, 0, lock_dir)
     if claim is None and when_busy == "wait":
-        sys.stdout.write(f"waiting for a device: other jobs have {', '.join(names)} (runtime.when_busy: share runs at once)\n")
+        sys.stdout.write(
+            f"waiting for other jobs to give back one of: {', '.join(names)} (runtime.when_busy)\n"
+        )
         sys.stdout.flush()
-    for slot in count(1):
-        if claim is not None:
-            break
+    places = count(1)
+    while claim is None:
         if when_busy == "wait":
             time.sleep(_POLL_S)
-        claim = _try_claim(names, slot if when_busy == "share" else 0, lock_dir)
-    assert claim is not None
+        claim = _try_claim(names, next(places) if when_busy == "share" else 0, lock_dir)
     if claim.device != MACHINE:
         os.environ["CUDA_VISIBLE_DEVICES"] = claim.device
     return claim
 
 
-def _try_claim(devices: Sequence[str], slot: int, lock_dir: Path) -> Claim | None:
-    """Return the first of `devices` whose place number `slot` is free, or None."""
+def _try_claim(devices: Sequence[str], place: int, lock_dir: Path) -> Claim | None:
+    """Return the first of `devices` where place number `place` is free, or None."""
     for device in devices:
-        lock = FileLock(lock_dir / f"{device}.{slot}.lock")
+        lock = FileLock(lock_dir / f"{device.replace('/', '_')}.{place}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -38,7 +38,9 @@ class Clone:
             text=True,
             timeout=300,
         )
-        assert (done.returncode != 0) is fails, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        assert (done.returncode != 0) is fails, (
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        )
         return done.stdout
 
     def git(self, *arguments: str, fails: bool = False) -> str:
@@ -89,7 +91,9 @@ def _clone(url: Path, path: Path, env: dict[str, str]) -> Clone:
 def isolated_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment with the tools of this one and none of its user's settings or credentials."""
     home = tmp_path_factory.mktemp("home")
-    (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@localhost\n[init]\n\tdefaultBranch = main\n")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@localhost\n[init]\n\tdefaultBranch = main\n"
+    )
     return {
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -112,7 +116,10 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, isolated_env: dic
     folder = tmp_path_factory.mktemp("project")
     path, git_url = folder / "author", folder / "project.git"
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "data/raw/", "dvc.lock")):
