@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from intents.cli import run
+from intents.devices import WhenBusy, claim_device
 from intents.files import atomic_path, write_json, write_text
 from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
@@ -54,11 +55,20 @@ class TrackingParams(Params):
     project: str = Field(min_length=1)
 
 
+class RuntimeParams(Params):
+    """Section `runtime` of params.yaml: no stage depends on it."""
+
+    when_busy: WhenBusy
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("train", TrainParams)
     tracking = load_params("tracking", TrackingParams)
-    # Heavy packages only once the settings are known to be right.
+    runtime = load_params("runtime", RuntimeParams)
+    durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
+    claim = claim_device(runtime.when_busy, durable_dir / "devices")
+    # Heavy packages only once the settings are known to be right, and CUDA only once it is told which GPU it may see.
     import transformers
 
     from intents.batching import TokenizedTexts
@@ -73,9 +83,8 @@ def main() -> None:
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
     model = build_classifier(ENCODER_DIR, intents_of(TRAIN_PATH), params.head, params.feature_scale)
     counts = parameter_counts(model)
-    print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}")
+    print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {claim.device}")
 
-    durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
     settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale"}))
@@ -95,6 +104,7 @@ def main() -> None:
     write_text(CURVES_PATH, _to_csv(result.curves))
     write_json(METRICS_PATH, metrics)
     tracker.finish(metrics)
+    claim.release()
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {CLASSIFIER_DIR}")
 

@@ -1,0 +1,124 @@
+"""Checks, without pulling data, that dvc.lock fits code and params and that the remote holds its outputs.
+
+Prints one line per problem. The exit code is 0 where there is none, 1 where there are some or the remote does
+not answer.
+
+    python -m apps.verify                        # the workspace, against the default remote
+    python -m apps.verify --rev v1.0 --remote s  # a tag, branch, commit or experiment, against the remote `s`
+    python -m apps.verify --contents             # reads every object in the remote and compares its hash
+    python -m apps.verify --contents --repair    # sends what is missing or damaged, from this clone's cache
+    python -m apps.verify --lock-only            # asks no remote and needs no credentials
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.remotes import remote_problems
+from apps.revisions import resolve
+from intents.cli import run
+
+if TYPE_CHECKING:
+    from dvc.output import Output
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
+
+def verify(
+    rev: str | None = None,
+    remote: str | None = None,
+    lock_only: bool = False,
+    contents: bool = False,
+    repair: bool = False,
+    root: Path = Path("."),
+) -> list[str]:
+    """Return the problems of revision `rev` (None: of the workspace), one line each.
+
+    Raises:
+        ValueError: no such revision or remote, dvc.yaml or dvc.lock cannot be read, or the remote does not
+            answer.
+
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev else nullcontext():
+            problems = list(lock_problems(repo))
+            return problems if lock_only else [*problems, *remote_problems(repo, remote, contents, repair)]
+    except DvcException as error:
+        raise ValueError(error) from None
+
+
+def lock_problems(repo: "Repo") -> Iterator[str]:
+    """Yield a line for each way in which dvc.lock is not what `dvc repro` would have written.
+
+    What a stage takes from another is compared inside dvc.lock, all else with the files in Git: data is not
+    needed.
+    """
+    made = {out.fs_path: out for stage in repo.index.stages for out in stage.outs}
+    for stage in repo.index.stages:
+        name = getattr(stage, "name", None) or Path(stage.path).name
+        stale = [*_stale_command(stage), *_stale_deps(stage, made), *_stale_outs(stage)]
+        if not any(entry.hash_info for entry in (*stage.deps, *stage.outs)):
+            stale = ["not in dvc.lock"]
+        yield from (f"{name}: {problem}; run `dvc repro` and commit dvc.lock" for problem in stale)
+
+
+def _stale_command(stage: "Stage") -> Iterator[str]:
+    if stage.changed_stage():
+        yield "its cmd in dvc.yaml is not the one in dvc.lock"
+
+
+def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
+    for dep in stage.deps:
+        maker = made.get(dep.fs_path)
+        if maker is None:
+            yield from _stale_file(dep)
+        elif dep.hash_info != maker.hash_info:
+            yield f"the {dep} in dvc.lock that it read is not the one that stage {maker.stage.name} wrote"
+
+
+def _stale_outs(stage: "Stage") -> Iterator[str]:
+    for out in stage.outs:
+        if not out.hash_info:
+            yield f"{out} is not in dvc.lock"
+        elif not out.use_cache:
+            yield from _stale_file(out)
+
+
+def _stale_file(entry: "Output") -> Iterator[str]:
+    """Compare a file in Git, or params in one, with dvc.lock."""
+    for name, change in entry.workspace_status().items():
+        if isinstance(change, dict):
+            yield from (f"{param} in {name} is {how} since dvc.lock" for param, how in change.items())
+        elif change == "deleted":
+            yield f"{name} does not exist"
+        else:
+            yield f"{name} is {change} since dvc.lock"
+
+
+def main() -> None:
+    """Run the command."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m apps.verify", description=summary)
+    parser.add_argument("--rev", help="branch, tag, commit or experiment (default: the workspace)")
+    parser.add_argument("--remote", help="name of a remote (default: the default remote)")
+    parser.add_argument(
+        "--contents", action="store_true", help="read every object in the remote, check its hash"
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="send what the remote lacks from this clone's cache"
+    )
+    parser.add_argument("--lock-only", action="store_true", help="compare dvc.lock with code and params only")
+    chosen = parser.parse_args()
+    problems = verify(chosen.rev, chosen.remote, chosen.lock_only, chosen.contents, chosen.repair)
+    fine = "dvc.lock is current" + ("" if chosen.lock_only else " and the remote holds all it names")
+    print("\n".join(problems) or fine)
+    raise SystemExit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    run(main)

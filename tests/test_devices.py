@@ -1,0 +1,116 @@
+"""Jobs that run at the same time, as real processes, take a device each."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from intents.devices import MACHINE, visible_devices
+
+_JOB = """
+import os, sys
+from pathlib import Path
+from intents.devices import claim_device
+when_busy, lock_dir, *devices = sys.argv[1:]
+claim = claim_device(when_busy, Path(lock_dir), devices or None)
+print("has", claim.device, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.readline()
+claim.release()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+ROOT = Path(__file__).parent.parent
+Job = subprocess.Popen[str]
+StartJob = Callable[..., Job]
+
+
+@pytest.fixture
+def start_job(tmp_path: Path) -> Iterator[StartJob]:
+    jobs: list[Job] = []
+
+    def start(when_busy: str, *devices: str, **env: str) -> Job:
+        command = [sys.executable, "-c", _JOB, when_busy, str(tmp_path / "locks"), *devices]
+        clean = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        pipe = subprocess.PIPE
+        job = subprocess.Popen(command, cwd=ROOT, env=clean | env, stdin=pipe, stdout=pipe, text=True)
+        jobs.append(job)
+        return job
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def _line(job: Job) -> str:
+    assert job.stdout is not None
+    return job.stdout.readline().strip()
+
+
+def _go_on(job: Job) -> None:
+    assert job.stdin is not None
+    job.stdin.write("\n")
+    job.stdin.flush()
+
+
+def test_each_of_two_jobs_gets_a_gpu_of_its_own_and_sees_no_other(start_job: StartJob) -> None:
+    jobs = [start_job("wait", "GPU-a", "GPU-b") for _ in range(2)]
+    assert sorted(map(_line, jobs)) == ["has GPU-a GPU-a", "has GPU-b GPU-b"]
+
+
+def test_a_third_job_waits_until_a_gpu_is_given_back(start_job: StartJob) -> None:
+    first, second = (start_job("wait", "GPU-a", "GPU-b") for _ in range(2))
+    freed = _line(first).split()[1]
+    _line(second)
+    third = start_job("wait", "GPU-a", "GPU-b")
+    assert _line(third).startswith("waiting for other jobs to give back one of: GPU-a, GPU-b")
+    _go_on(first)
+    assert _line(third) == f"has {freed} {freed}"
+
+
+def test_a_killed_job_gives_its_gpu_back(start_job: StartJob) -> None:
+    first = start_job("wait", "GPU-a")
+    assert _line(first) == "has GPU-a GPU-a"
+    second = start_job("wait", "GPU-a")
+    assert _line(second).startswith("waiting")
+    first.kill()
+    assert _line(second) == "has GPU-a GPU-a"
+
+
+def test_jobs_that_share_spread_over_the_gpus(start_job: StartJob) -> None:
+    jobs = [start_job("share", "GPU-a", "GPU-b") for _ in range(4)]
+    assert sorted(_line(job).split()[1] for job in jobs) == ["GPU-a", "GPU-a", "GPU-b", "GPU-b"]
+
+
+def test_a_machine_without_a_gpu_is_one_device_that_jobs_wait_for_or_share(start_job: StartJob) -> None:
+    first = start_job("wait", CUDA_VISIBLE_DEVICES="")
+    assert _line(first) == f"has {MACHINE}"
+    assert _line(start_job("share", CUDA_VISIBLE_DEVICES="")) == f"has {MACHINE}"
+    waiting = start_job("wait", CUDA_VISIBLE_DEVICES="")
+    assert _line(waiting).startswith("waiting")
+    _go_on(first)
+    assert _line(waiting) == f"has {MACHINE}"
+
+
+def test_gpus_hidden_by_the_user_are_not_taken(start_job: StartJob) -> None:
+    jobs = [start_job("share", CUDA_VISIBLE_DEVICES="3, 5") for _ in range(2)]
+    assert sorted(map(_line, jobs)) == ["has 3 3", "has 5 5"]
+
+
+def test_a_process_of_torchrun_keeps_what_its_launcher_gave_it(start_job: StartJob) -> None:
+    jobs = [start_job("wait", CUDA_VISIBLE_DEVICES="0,1", LOCAL_RANK=rank) for rank in "01"]
+    assert [_line(job) for job in jobs] == ["has 0,1 0,1"] * 2
+
+
+def test_gpus_are_found_by_asking_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho GPU-1111\necho GPU-2222\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_devices() == ["GPU-1111", "GPU-2222"]
+    tool.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    assert visible_devices() == [MACHINE]
