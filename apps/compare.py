@@ -1,13 +1,13 @@
 """Compares results of revisions on the same test rows: how much better, in what, and could it be luck.
 
-    python -m apps.compare                      HEAD and all its experiments; without any, HEAD and the workspace
-    python -m apps.compare NAME                 HEAD and that experiment, branch, tag or commit
-    python -m apps.compare NAME NAME ...        these, the first as the reference; "workspace" is one, too
+    python -m apps.compare                 HEAD and all its experiments; without any, HEAD and the workspace
+    python -m apps.compare NAME            HEAD and that experiment, branch, tag or commit
+    python -m apps.compare NAME NAME ...   these, the first as the reference; "workspace" is one, too
     python -m apps.compare --html -o comparison.html
 
-Reads dvc.lock, params.yaml, metrics/evaluate.json and data/predictions/test.parquet of each, through DVC; writes nothing
-but the file that --output names. Results that differ in seeds alone are one group. Experiments that failed or that have
-not finished never take part; they are listed.
+Reads dvc.lock, params.yaml, metrics/evaluate.json and data/predictions/test.parquet of each, through DVC; writes
+nothing but the file that --output names. Results that differ in seeds alone are one group. Experiments that failed
+or that have not finished never take part; they are listed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ DEFAULT_SAMPLES = 10_000
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m apps.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m apps.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("revisions", nargs="*", metavar="REV", help="workspace, branch, tag, commit or experiment")
     style = parser.add_mutually_exclusive_group()
-    for name, meaning in (("json", "everything, unrounded"), ("md", "Markdown"), ("html", "one self-contained page")):
+    for name, meaning in (
+        ("json", "everything, unrounded"),
+        ("md", "Markdown"),
+        ("html", "one self-contained page"),
+    ):
         style.add_argument(f"--{name}", dest="style", action="store_const", const=name, help=meaning)
     parser.add_argument("-o", "--output", type=Path, help="file to write instead of standard output")
     parser.add_argument("--confidence-level", type=float, default=0.95, help="of intervals and verdicts (default 0.95)")

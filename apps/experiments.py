@@ -20,7 +20,7 @@ def finished_experiments(root: Path = Path(".")) -> list[str]:
 
 
 def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
-    """Return, by name, the fate and the log of each queued experiment of HEAD that failed, is running or waits."""
+    """Return, by name, the fate and the log of each experiment of HEAD that failed, is running or waits."""
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
@@ -38,6 +38,7 @@ def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
             if entry.baseline_rev == head:
                 name = entry.name or entry.stash_rev[:7]
                 process = queue.proc.get(entry.stash_rev)
-                log = f": `dvc queue logs {name}`, or {os.path.relpath(process.stdout, root)}" if process else ""
-                lines[name] = f"experiment {name} {fate}{log}"
+                lines[name] = f"experiment {name} {fate}"
+                if process:
+                    lines[name] += f": `dvc queue logs {name}`, or {os.path.relpath(process.stdout, root)}"
         return lines

@@ -68,7 +68,8 @@ class ResultReader:
         for path, content in ((METRICS, metrics), (PREDICTIONS, predictions)):
             if outputs.get(path) != hashlib.md5(content, usedforsecurity=False).hexdigest():
                 raise ValueError(
-                    f"{rev}: {path} is not what dvc.lock records, so it is no finished result; `dvc repro` makes it anew"
+                    f"{rev}: {path} is not what dvc.lock records, so it is no finished result;"
+                    " `dvc repro` makes it anew"
                 )
         recorded = _check_current(rev, stages, outputs, settings)
         return _to_result(rev, recorded, _sources(stages, outputs), _parse(metrics)["test"], predictions)
@@ -145,8 +146,8 @@ def _check_current(
             if stale:
                 key = stale[0]
                 raise ValueError(
-                    f"{rev}: params.yaml says {key}: {now.get(key)!r}, but the results were made with {then.get(key)!r};"
-                    " `dvc repro` or `dvc exp run` first"
+                    f"{rev}: params.yaml says {key}: {now.get(key)!r}, but the results were made with"
+                    f" {then.get(key)!r}; `dvc repro` or `dvc exp run` first"
                 )
             recorded |= then
     return recorded
@@ -172,7 +173,7 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _to_result(
     rev: str, settings: dict[str, Any], sources: dict[str, str], metrics: dict[str, Any], predictions: bytes
 ) -> Result:
-    """Return the result with its rows and intents in alphabetical order, so that only their content can differ."""
+    """Return the result with its rows and intents in alphabetical order: only their content can differ."""
     table = pq.read_table(pa.BufferReader(predictions), columns=_COLUMNS)
     intents = sorted(read_fact(pa.BufferReader(predictions), "intents"))
     label_of = {intent: label for label, intent in enumerate(intents)}

@@ -22,7 +22,7 @@ from intents.significance import (
 
 @dataclass(frozen=True)
 class Test:
-    """The difference of two groups (second minus first) in one metric, and how likely luck alone is to make it."""
+    """The difference of two groups (second minus first) in one metric, and whether luck could make it."""
 
     __test__ = False  # not for pytest
 
@@ -110,8 +110,8 @@ def compare(
     pairs = _test_pairs(groups, confidence_level, num_samples, seed)
     least = 2 * len(pairs) / (num_samples + 1)
     too_few = [
-        f"{len(pairs)} pairs and {num_samples} bootstrap samples: no p-value of macro-F1 can fall below {least:.2g};"
-        " --bootstrap-samples takes more"
+        f"{len(pairs)} pairs and {num_samples} bootstrap samples: no p-value of macro-F1 can fall below"
+        f" {least:.2g}; --bootstrap-samples takes more"
     ]
     return Comparison(
         groups=groups,
@@ -146,9 +146,7 @@ def _test_pairs(groups: list[Group], confidence_level: float, num_samples: int, 
         ]
         adjusted = holm([p for _, p, _ in found])
         tests.append([Test(d, p, q, how) for (d, p, how), q in zip(found, adjusted, strict=True)])
-    return [
-        Pair(groups[a].name, groups[b].name, *both) for (a, b), *both in zip(couples, *tests, strict=True)
-    ]
+    return [Pair(groups[a].name, groups[b].name, *both) for (a, b), *both in zip(couples, *tests, strict=True)]
 
 
 def _test(

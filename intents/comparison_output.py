@@ -14,7 +14,7 @@ _STYLES = {"": "", "good": "green", "bad": "red", "muted": "dim"}
 
 
 def print_comparison(comparison: Comparison, file: TextIO) -> None:
-    """Print the tables with rich, long ones shortened; lines of a pipe or a log file are wider than a terminal's."""
+    """Print the tables with rich, long ones shortened; a pipe or a log file gets wide lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -91,7 +91,11 @@ def _escaped(text: str) -> str:
 def to_html(comparison: Comparison) -> str:
     """Return one page; texts from the data are escaped, nothing is loaded from elsewhere."""
     environment = Environment(
-        loader=PackageLoader("intents"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("intents"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
@@ -107,11 +111,18 @@ def _interval_chart(comparison: Comparison, metric: str) -> dict[str, Any]:
     low, high = min(ends), max(ends)
     width = (high - low) or 0.01
 
-    def place(value: float | None, otherwise: float) -> float:
-        return round(100 * ((otherwise if value is None else value) - low) / width, 2)
+    def place(value: float) -> float:
+        return round(100 * (value - low) / width, 2)
 
     rows = [
-        {"name": name, "value": e.value, "at": place(e.value, 0), "low": place(e.low, e.value), "high": place(e.high, e.value)}
+        {
+            "name": name,
+            "value": e.value,
+            "at": place(e.value),
+            "low": place(e.value if e.low is None else e.low),
+            "high": place(e.value if e.high is None else e.high),
+        }
         for name, e in estimates.items()
     ]
-    return {"metric": "Accuracy" if metric == "accuracy" else "Macro-F1", "low": low, "high": high, "rows": rows}
+    title = "Accuracy" if metric == "accuracy" else "Macro-F1"
+    return {"metric": title, "low": low, "high": high, "rows": rows}

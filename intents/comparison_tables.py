@@ -70,8 +70,8 @@ def headline_table(comparison: Comparison) -> Table:
     of_seeds = f" Of seeds: mean ± standard deviation, {level} t interval of the mean."
     return Table(
         f"Results on {comparison.num_rows} test rows",
-        "In brackets the interval of metrics/evaluate.json (evaluate.confidence_level): what other test rows could show."
-        + (of_seeds if any(group.deviation for group in comparison.groups) else ""),
+        "In brackets the interval of metrics/evaluate.json (evaluate.confidence_level): what other test rows could"
+        " show." + (of_seeds if any(group.deviation for group in comparison.groups) else ""),
         ["", f"differs from {reference.name} in", *(_NAMES[metric] for metric in HEADLINE)],
         rows,
         num_texts=2,
@@ -133,7 +133,8 @@ def pair_table(comparison: Comparison) -> Table:
     p = "p (Holm)" if adjusted else "p"
     return Table(
         "Could it be luck?",
-        f"Differences in points with {_percent(level, 0)} intervals, on the same test rows. Tests: {', '.join(methods)}."
+        f"Differences in points with {_percent(level, 0)} intervals, on the same test rows."
+        f" Tests: {', '.join(methods)}."
         + (f" Each p is adjusted for {len(comparison.pairs)} pairs (Holm); JSON has both." if adjusted else ""),
         ["", "accuracy", p, "macro-F1", p, "verdict"],
         rows,
@@ -187,7 +188,7 @@ def intent_table(comparison: Comparison) -> Table:
 
 
 def flip_table(comparison: Comparison) -> Table:
-    """Return the rows whose answer went from right to wrong, then those from wrong to right, group by group."""
+    """Return the rows whose answer went from right to wrong, then those from wrong to right."""
     seeds = any(group.deviation for group in comparison.groups)
     rows = []
     for flip in sorted(comparison.flips, key=lambda flip: not flip.broken):

@@ -1,4 +1,4 @@
-"""Results of revisions of the pipeline: whether they may be compared, and which of them differ in seeds alone."""
+"""Results of revisions of the pipeline: whether they may be compared, and which differ in seeds alone."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ HEADLINE = ("accuracy", "macro_f1", "log_loss")
 
 @dataclass(frozen=True)
 class Result:
-    """What one revision of the pipeline answered to its n test rows, in the order of their texts, and what made it."""
+    """What one revision of the pipeline answered to its n test rows, ordered by text, and what made it."""
 
     name: str
     settings: dict[str, Any]  # dotted names
@@ -37,7 +37,8 @@ class Result:
     @property
     def right_n(self) -> NDArray[np.bool_]:
         """Whether each test row was answered rightly."""
-        return self.labels_n == self.predicted_n
+        right: NDArray[np.bool_] = self.labels_n == self.predicted_n
+        return right
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,17 @@ def rows_differ(first: Result, second: Result) -> str:
     names = f"{first.name!r} and {second.name!r}"
     if list(first.intents) != list(second.intents):
         odd = ", ".join(sorted(set(first.intents) ^ set(second.intents))) or "another order"
-        return f"the intents of {names} differ ({odd}), so their answers cannot be compared{_blame(first, second)}"
+        reason = f"the intents of {names} differ ({odd}), so their answers cannot be compared"
+        return reason + _blame(first, second)
     rows = [Counter(zip(result.texts, result.labels_n.tolist(), strict=True)) for result in (first, second)]
     only = [sorted((rows[i] - rows[1 - i]).elements()) for i in (0, 1)]
     if not any(only):
         return ""
     example = next(text for part in only for text, _ in part)
     return (
-        f"the test rows of {names} differ ({len(first.texts)} and {len(second.texts)} rows, {len(only[0])} and"
-        f" {len(only[1])} of them only there, such as {example!r}), so no test between them would mean anything"
-        f"{_blame(first, second)}"
+        f"the test rows of {names} differ ({len(first.texts)} and {len(second.texts)} rows,"
+        f" {len(only[0])} and {len(only[1])} of them only there, such as {example!r}),"
+        f" so no test between them would mean anything{_blame(first, second)}"
     )
 
 
@@ -84,7 +86,7 @@ def _blame(first: Result, second: Result) -> str:
 
 
 def changes(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
-    """Return what made the two results differ, apart from seeds: settings, and hashes of code and raw data."""
+    """Return what differs between the two apart from seeds: settings, and hashes of code and raw data."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*first.settings, *second.settings]):
         values = first.settings.get(key), second.settings.get(key)
@@ -102,15 +104,9 @@ def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]
     kept: list[Result] = []
     notes = []
     for result in results:
-        same = [
-            k
-            for k in kept
-            if k.settings == result.settings and k.sources == result.sources and _same(k, result)
-        ]
+        same = [k for k in kept if k.settings == result.settings and k.sources == result.sources and _same(k, result)]
         if same:
-            notes.append(
-                f"{result.name} is the same as {same[0].name}: same settings, code and answers; counted once"
-            )
+            notes.append(f"{result.name} is the same as {same[0].name}: same settings, code and answers; counted once")
         else:
             kept.append(result)
     return kept, notes

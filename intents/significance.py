@@ -1,6 +1,7 @@
 """Whether a difference between classifiers on the same test rows, or between seeds, could be luck.
 
-Shapes: n test rows, r results (the answers of r classifiers to those rows), c intents, s bootstrap samples, m seeds.
+Shapes: n test rows, r results (the answers of r classifiers to those rows), c intents, s bootstrap samples,
+m seeds.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,16 @@ from scipy.stats import binomtest, t
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_WEIGHTS_PER_CHUNK = 8_000_000  # rows x samples that are held at once, 4 bytes each
+_WEIGHTS_PER_CHUNK = 500_000  # rows x samples at a time: 2 MB, so that they stay in the processor's cache
 
 
 def mcnemar_p(right_a_n: NDArray[np.bool_], right_b_n: NDArray[np.bool_]) -> float:
     """Return the two-sided p-value of McNemar's test for equal accuracy, in its exact form.
 
-    Only the rows that one of the two gets right and the other wrong say anything; if the accuracies are equal, each of
-    them is a fair coin (McNemar 1947, "Note on the sampling error of the difference between correlated proportions";
-    Dietterich 1998 recommends it for two classifiers and one test set). Exact binomial, no chi-square approximation.
+    Only the rows that one of the two gets right and the other wrong say anything; if the accuracies are equal,
+    each of them is a fair coin (McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions"; Dietterich 1998 recommends it for two classifiers and one test set). Exact binomial, no
+    chi-square approximation.
     """
     only_a = int((right_a_n & ~right_b_n).sum())
     only_b = int((right_b_n & ~right_a_n).sum())
@@ -32,8 +34,8 @@ def mcnemar_p(right_a_n: NDArray[np.bool_], right_b_n: NDArray[np.bool_]) -> flo
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values, in the same order, adjusted for being read together.
 
-    Holm 1979, "A simple sequentially rejective multiple test procedure": the chance of even one false alarm among all
-    of them stays below the level that the adjusted values are compared with, whatever their dependence.
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the chance of even one false alarm among
+    all of them stays below the level that the adjusted values are compared with, whatever their dependence.
     """
     adjusted = [1.0] * len(p_values)
     floor = 0.0
@@ -48,9 +50,9 @@ def bootstrap_scores(
 ) -> tuple[Floats, Floats]:
     """Return accuracy and macro-F1, each (r, s), of every result on the same resamples of the test rows.
 
-    Efron 1979. The samples are shared, so that the difference of two rows of the answer is the paired bootstrap
-    (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1 counts all intents and
-    an undefined F1 as 0.
+    Efron 1979. The samples are shared, so that the difference of two rows of the answer is the paired
+    bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1 counts
+    all intents and an undefined F1 as 0.
     """
     random = np.random.default_rng(seed)
     num_rows = len(labels_n)
@@ -90,14 +92,15 @@ def _draw(random: np.random.Generator, num_rows: int, num_samples: int) -> NDArr
 def mean_over_seeds(scores_ms: Floats, random: np.random.Generator) -> Floats:
     """Return the mean score over seeds in each sample, (s,), where the seeds too are resampled.
 
-    m - 1 of the m seeds are drawn with replacement: drawing m would understate the variance between seeds by (m - 1)/m
-    (McCarthy and Snowden 1985, "The bootstrap and finite population sampling"). One seed is taken as it is: a single
-    run cannot show how much its seed matters. Bouthillier et al. 2021, "Accounting for variance in machine learning
-    benchmarks", is why seeds and rows are varied together.
+    m - 1 of the m seeds are drawn with replacement: drawing m would understate the variance between seeds by
+    (m - 1)/m (McCarthy and Snowden 1985, "The bootstrap and finite population sampling"). One seed is taken as it
+    is: a single run cannot show how much its seed matters. Bouthillier et al. 2021, "Accounting for variance in
+    machine learning benchmarks", is why seeds and rows are varied together.
     """
     num_seeds, num_samples = scores_ms.shape
     if num_seeds == 1:
-        return scores_ms[0]
+        one: Floats = scores_ms[0]
+        return one
     drawn = random.integers(num_seeds, size=(num_seeds - 1, num_samples))
     mean: Floats = np.take_along_axis(scores_ms, drawn, axis=0).mean(0)
     return mean
@@ -113,9 +116,9 @@ def percentile_interval(values_s: Floats, confidence_level: float) -> tuple[floa
 def bootstrap_p(differences_s: Floats) -> float:
     """Return the two-sided p-value of "no difference" from bootstrapped differences.
 
-    It inverts the percentile interval (Efron and Tibshirani 1993, section 15.4): p falls below 0.05 where the 95 %
-    interval leaves out 0, up to the resolution of the samples. The samples count one more than there are (Davison and
-    Hinkley 1997, section 4.2), so that p is never 0: the least is 2 / (s + 1).
+    It inverts the percentile interval (Efron and Tibshirani 1993, section 15.4): p falls below 0.05 where the
+    95 % interval leaves out 0, up to the resolution of the samples. The samples count one more than there are
+    (Davison and Hinkley 1997, section 4.2), so that p is never 0: the least is 2 / (s + 1).
     """
     most = len(differences_s) + 1
     below = (1 + int((differences_s <= 0).sum())) / most
