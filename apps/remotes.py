@@ -61,9 +61,7 @@ def _objects_of(out: "Output", first: "HashFileDB", store: "HashFileDB") -> set[
 
     own = str(out.hash_info.value)
     lists = [place for place in (first, store) if out.hash_info.isdir and place.exists(own)]
-    return {own} | (
-        {str(file.value) for _, _, file in Tree.load(lists[0], out.hash_info)} if lists else set()
-    )
+    return {own} | ({str(file.value) for _, _, file in Tree.load(lists[0], out.hash_info)} if lists else set())
 
 
 def _is_damaged(store: "HashFileDB", name: str) -> bool:

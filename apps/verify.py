@@ -106,12 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m apps.verify", description=summary)
     parser.add_argument("--rev", help="branch, tag, commit or experiment (default: the workspace)")
     parser.add_argument("--remote", help="name of a remote (default: the default remote)")
-    parser.add_argument(
-        "--contents", action="store_true", help="read every object in the remote, check its hash"
-    )
-    parser.add_argument(
-        "--repair", action="store_true", help="send what the remote lacks from this clone's cache"
-    )
+    parser.add_argument("--contents", action="store_true", help="read every object in the remote, check its hash")
+    parser.add_argument("--repair", action="store_true", help="send what the remote lacks from this clone's cache")
     parser.add_argument("--lock-only", action="store_true", help="compare dvc.lock with code and params only")
     chosen = parser.parse_args()
     problems = verify(chosen.rev, chosen.remote, chosen.lock_only, chosen.contents, chosen.repair)

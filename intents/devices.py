@@ -42,9 +42,7 @@ def visible_devices() -> list[str]:
     if chosen is None:
         try:
             command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-            chosen = ",".join(
-                subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            )
+            chosen = ",".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
         except (OSError, subprocess.CalledProcessError):
             chosen = ""
     return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")] or [MACHINE]
@@ -63,9 +61,7 @@ def claim_device(when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | N
     lock_dir.mkdir(parents=True, exist_ok=True)
     claim = _try_claim(names, 0, lock_dir)
     if claim is None and when_busy == "wait":
-        sys.stdout.write(
-            f"waiting for other jobs to give back one of: {', '.join(names)} (runtime.when_busy)\n"
-        )
+        sys.stdout.write(f"waiting for other jobs to give back one of: {', '.join(names)} (runtime.when_busy)\n")
         sys.stdout.flush()
     places = count(1)
     while claim is None:

@@ -120,9 +120,7 @@ class SshServer:
     @staticmethod
     def program() -> str | None:
         """Return the path of sshd, which ordinary users rarely have on their PATH, or None."""
-        return shutil.which(
-            "sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/usr/local/sbin"
-        )
+        return shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/usr/local/sbin")
 
     def __enter__(self) -> Self:
         for name in ("host_key", "user_key"):

@@ -38,9 +38,7 @@ class Clone:
             text=True,
             timeout=300,
         )
-        assert (done.returncode != 0) is fails, (
-            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
-        )
+        assert (done.returncode != 0) is fails, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     def git(self, *arguments: str, fails: bool = False) -> str:

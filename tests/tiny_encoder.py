@@ -35,9 +35,7 @@ def write_encoder(folder: Path, examples: Path) -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    words = sorted(
-        {word for line in examples.read_text().splitlines()[1:] for word in line.split(",")[0].split()}
-    )
+    words = sorted({word for line in examples.read_text().splitlines()[1:] for word in line.split(",")[0].split()})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: index for index, word in enumerate(special + words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))

@@ -1,0 +1,192 @@
+"""Results of revisions, read through DVC from Git, the cache or the remote; the workspace is never touched.
+
+A result counts only if it is whole: dvc.lock, settings, metrics and predictions of a revision must belong together.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from apps.revisions import resolve
+from intents.grouping import Result
+from intents.tables import read_fact
+
+WORKSPACE = "workspace"
+PREDICTIONS = "data/predictions/test.parquet"
+METRICS = "metrics/evaluate.json"
+_COLUMNS = ["text", "intent", "kind", "predicted", "confidence"]
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML as DVC does, where 3e-05 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class ResultReader:
+    """Reads results; a context, since it keeps the repository open.
+
+    dvc.lock says by which hash the cache knows a revision's predictions. A DVCFileSystem per revision would parse
+    dvc.yaml and dvc.lock with all of DVC's checks, 0.3 s each; it is asked only for what the cache lacks.
+    """
+
+    def __init__(self, root: Path = Path(".")) -> None:
+        from dvc.repo import Repo
+
+        self._root = root
+        self._repo = Repo(str(root))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._repo.close()
+
+    def read(self, rev: str) -> Result:
+        """Return the result of `rev`: "workspace", a branch, a tag, a commit or an experiment.
+
+        Raises:
+            ValueError: there is no such revision, or its result is missing or does not belong to its settings.
+
+        """
+        commit = None if rev == WORKSPACE else resolve(rev, self._root)
+        lock = _parse(self._read_tracked(rev, commit, "dvc.lock"))["stages"]
+        settings = _parse(self._read_tracked(rev, commit, "params.yaml"))
+        stages = _stages_behind(rev, lock)
+        outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+        metrics = self._read_tracked(rev, commit, METRICS)
+        predictions = self._read_output(rev, commit, PREDICTIONS, outputs[PREDICTIONS])
+        for path, content in ((METRICS, metrics), (PREDICTIONS, predictions)):
+            if outputs.get(path) != hashlib.md5(content, usedforsecurity=False).hexdigest():
+                raise ValueError(
+                    f"{rev}: {path} is not what dvc.lock records, so it is no finished result;"
+                    " `dvc repro` makes it anew"
+                )
+        recorded = _check_current(rev, stages, outputs, settings)
+        return _to_result(rev, recorded, _sources(stages, outputs), _parse(metrics)["test"], predictions)
+
+    def _read_tracked(self, rev: str, commit: str | None, path: str) -> bytes:
+        try:
+            if commit is None:
+                return (self._root / path).read_bytes()
+            content: bytes = self._repo.scm.get_fs(commit).read_bytes(path)
+        except FileNotFoundError:
+            raise ValueError(f"{rev}: has no {path}; `dvc repro` makes what is missing") from None
+        return content
+
+    def _read_output(self, rev: str, commit: str | None, path: str, md5: str) -> bytes:
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import DvcException
+
+        at_hand = self._root / path if commit is None else Path(self._repo.cache.local.oid_to_path(md5))
+        if at_hand.is_file():
+            return at_hand.read_bytes()
+        try:
+            content: bytes = DVCFileSystem(str(self._root), rev=commit).read_bytes(path)
+        except (OSError, DvcException) as error:
+            raise ValueError(
+                f"{rev}: {path} is neither in the DVC cache nor in its remote ({error}); `dvc repro` makes it,"
+                " `dvc fetch` or `dvc exp pull` brings a colleague's"
+            ) from None
+        return content
+
+
+def _parse(content: bytes) -> Any:
+    return yaml.load(content, _Loader)  # noqa: S506, it is a safe loader
+
+
+def _sources(stages: dict[str, Any], outputs: dict[str, str]) -> dict[str, str]:
+    """Return the hashes of the code and the raw data."""
+    deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
+    return {dep["path"]: str(dep["md5"]) for dep in deps if dep["path"] not in outputs}
+
+
+def _stages_behind(rev: str, lock: dict[str, Any]) -> dict[str, Any]:
+    """Return the stages that the predictions came from."""
+    maker = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
+    if PREDICTIONS not in maker:
+        raise ValueError(f"{rev}: no stage of dvc.lock has made {PREDICTIONS}; `dvc repro` first")
+    found: dict[str, Any] = {}
+    waiting = [maker[PREDICTIONS]]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = lock[name]
+            waiting += [maker[dep["path"]] for dep in lock[name].get("deps", []) if dep["path"] in maker]
+    return {name: stage for name, stage in lock.items() if name in found}
+
+
+def _check_current(
+    rev: str, stages: dict[str, Any], outputs: dict[str, str], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the settings, by dotted name, that the stages ran with.
+
+    Raises:
+        ValueError: params.yaml says something else, or a stage read what another has since replaced.
+
+    """
+    recorded: dict[str, Any] = {}
+    for name, stage in stages.items():
+        for dep in stage.get("deps", []):
+            if outputs.get(dep["path"], dep["md5"]) != dep["md5"]:
+                raise ValueError(f"{rev}: stage {name} has not seen the newest {dep['path']}; `dvc repro` it")
+        for section, values in stage.get("params", {}).get("params.yaml", {}).items():
+            now = flatten({section: _at(settings, section)})
+            then = flatten({section: values})
+            stale = sorted(key for key in now | then if now.get(key) != then.get(key))
+            if stale:
+                key = stale[0]
+                raise ValueError(
+                    f"{rev}: params.yaml says {key}: {now.get(key)!r}, but the results were made with"
+                    f" {then.get(key)!r}; `dvc repro` or `dvc exp run` first"
+                )
+            recorded |= then
+    return recorded
+
+
+def _at(settings: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
+
+
+def _to_result(
+    rev: str, settings: dict[str, Any], sources: dict[str, str], metrics: dict[str, Any], predictions: bytes
+) -> Result:
+    """Return the result with its rows and intents in alphabetical order: only their content can differ."""
+    table = pq.read_table(pa.BufferReader(predictions), columns=_COLUMNS)
+    intents = sorted(read_fact(pa.BufferReader(predictions), "intents"))
+    label_of = {intent: label for label, intent in enumerate(intents)}
+    columns = table.sort_by([("text", "ascending"), ("intent", "ascending")]).to_pydict()
+    return Result(
+        name=rev,
+        settings=settings,
+        sources=sources,
+        metrics=metrics,
+        intents=intents,
+        texts=columns["text"],
+        kinds=columns["kind"],
+        labels_n=np.array([label_of[intent] for intent in columns["intent"]]),
+        predicted_n=np.array([label_of[intent] for intent in columns["predicted"]]),
+        confidence_n=np.array(columns["confidence"], dtype=np.float32),
+    )

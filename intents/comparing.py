@@ -1,0 +1,213 @@
+"""What distinguishes several classifiers that answered the same test rows, and whether it could be luck."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from intents.grouping import Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
+from intents.scoring import per_label_metrics
+from intents.significance import (
+    Floats,
+    bootstrap_p,
+    bootstrap_scores,
+    holm,
+    mcnemar_p,
+    mean_over_seeds,
+    percentile_interval,
+)
+
+
+@dataclass(frozen=True)
+class Test:
+    """The difference of two groups (second minus first) in one metric, and whether luck could make it."""
+
+    __test__ = False  # not for pytest
+
+    difference: Estimate
+    p: float
+    p_holm: float  # adjusted for all pairs of this comparison
+    method: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups on the same test rows."""
+
+    first: str
+    second: str
+    accuracy: Test
+    macro_f1: Test
+
+
+@dataclass(frozen=True)
+class IntentScores:
+    """F1 on one intent, by group (mean over seeds)."""
+
+    intent: str
+    examples: int
+    f1: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A test row that the reference answers rightly and `group` wrongly, or the other way round.
+
+    Of several seeds, most decide; `before_share` and `after_share` are the shares of them that are right.
+    """
+
+    group: str
+    text: str
+    intent: str
+    kind: str
+    before: str
+    after: str
+    before_share: float
+    after_share: float
+    confidence: float  # of the wrong answer
+
+    @property
+    def broken(self) -> bool:
+        """Whether it went from right to wrong."""
+        return self.before_share > self.after_share
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything there is to say; the first group is the reference."""
+
+    groups: list[Group]
+    pairs: list[Pair]
+    intents: list[IntentScores]
+    flips: list[Flip]
+    notes: list[str]
+    confidence_level: float
+    num_rows: int
+
+
+def compare(
+    results: Sequence[Result],
+    confidence_level: float,
+    num_samples: int,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Compare `results` on their common test rows; the group of the first result is the reference.
+
+    `num_samples` are the samples of the paired bootstrap.
+
+    Raises:
+        ValueError: the test rows or the intents of two results differ.
+
+    """
+    for result in results[1:]:
+        if reason := rows_differ(results[0], result):
+            raise ValueError(reason)
+    distinct, repeated = without_repeats(results)
+    groups = group_by_settings(distinct, confidence_level)
+    pairs = _test_pairs(groups, confidence_level, num_samples, seed)
+    least = 2 * len(pairs) / (num_samples + 1)
+    too_few = [
+        f"{len(pairs)} pairs and {num_samples} bootstrap samples: no p-value of macro-F1 can fall below"
+        f" {least:.2g}; --bootstrap-samples takes more"
+    ]
+    return Comparison(
+        groups=groups,
+        pairs=pairs,
+        intents=_score_intents(groups),
+        flips=[flip for group in groups[1:] for flip in _find_flips(groups[0], group)],
+        notes=[*notes, *repeated, *(too_few if least > 1 - confidence_level else [])],
+        confidence_level=confidence_level,
+        num_rows=len(results[0].texts),
+    )
+
+
+def _test_pairs(groups: list[Group], confidence_level: float, num_samples: int, seed: int) -> list[Pair]:
+    if len(groups) < 2:
+        return []
+    first = groups[0].results[0]
+    results = [result for group in groups for result in group.results]
+    resampled = bootstrap_scores(
+        first.labels_n, [result.predicted_n for result in results], len(first.intents), num_samples, seed
+    )
+    random = np.random.default_rng((seed, 1))
+    ends = list(itertools.accumulate(len(group.results) for group in groups))
+    parts = [slice(end - len(group.results), end) for end, group in zip(ends, groups, strict=True)]
+    # Row 0: accuracy, row 1: macro-F1 of each group in each sample.
+    sampled = [[mean_over_seeds(scores[part], random) for scores in resampled] for part in parts]
+    couples = list(itertools.combinations(range(len(groups)), 2))
+    tests = []
+    for metric, name in enumerate(("accuracy", "macro_f1")):
+        found = [
+            _test(groups[a], groups[b], name, sampled[b][metric] - sampled[a][metric], confidence_level)
+            for a, b in couples
+        ]
+        adjusted = holm([p for _, p, _ in found])
+        tests.append([Test(d, p, q, how) for (d, p, how), q in zip(found, adjusted, strict=True)])
+    return [Pair(groups[a].name, groups[b].name, *both) for (a, b), *both in zip(couples, *tests, strict=True)]
+
+
+def _test(
+    first: Group, second: Group, metric: str, differences_s: Floats, confidence_level: float
+) -> tuple[Estimate, float, str]:
+    value = second.metrics[metric].value - first.metrics[metric].value
+    difference = Estimate(value, *percentile_interval(differences_s, confidence_level))
+    alone = len(first.results) == len(second.results) == 1
+    if alone and metric == "accuracy":
+        return difference, mcnemar_p(first.results[0].right_n, second.results[0].right_n), "exact McNemar"
+    return (
+        difference,
+        bootstrap_p(differences_s),
+        "paired bootstrap" if alone else "paired bootstrap over rows and seeds",
+    )
+
+
+def _score_intents(groups: list[Group]) -> list[IntentScores]:
+    """Return the scores of each intent, those that changed most first."""
+    first = groups[0].results[0]
+    f1 = {
+        group.name: np.mean([[row["f1"] for row in _per_intent(result)] for result in group.results], axis=0)
+        for group in groups
+    }
+    support = np.bincount(first.labels_n, minlength=len(first.intents))
+    rows = [
+        IntentScores(intent, int(support[i]), {name: float(scores[i]) for name, scores in f1.items()})
+        for i, intent in enumerate(first.intents)
+    ]
+    reference = groups[0].name
+    return sorted(rows, key=lambda row: -max(abs(score - row.f1[reference]) for score in row.f1.values()))
+
+
+def _per_intent(result: Result) -> list[dict[str, float]]:
+    return per_label_metrics(result.labels_n, result.predicted_n, len(result.intents))
+
+
+def _find_flips(reference: Group, group: Group) -> list[Flip]:
+    """Return the flipped rows, right to wrong first, then the surest wrong answers first."""
+    before, after = (np.mean([result.right_n for result in g.results], axis=0) for g in (reference, group))
+    flips = []
+    for i in np.flatnonzero((before > 0.5) != (after > 0.5)).tolist():
+        wrong = group if before[i] > after[i] else reference
+        first = reference.results[0]
+        flips.append(
+            Flip(
+                group=group.name,
+                text=first.texts[i],
+                intent=first.intents[first.labels_n[i]],
+                kind=first.kinds[i],
+                before=_answer(reference, i),
+                after=_answer(group, i),
+                before_share=float(before[i]),
+                after_share=float(after[i]),
+                confidence=float(np.mean([result.confidence_n[i] for result in wrong.results])),
+            )
+        )
+    return sorted(flips, key=lambda flip: (not flip.broken, -flip.confidence, flip.text))
+
+
+def _answer(group: Group, row: int) -> str:
+    """Return the answer that most seeds give to a row."""
+    label, _ = Counter(int(result.predicted_n[row]) for result in group.results).most_common(1)[0]
+    return group.results[0].intents[label]

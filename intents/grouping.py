@@ -1,0 +1,145 @@
+"""Results of revisions of the pipeline: whether they may be compared, and which differ in seeds alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intents.scoring import Labels
+from intents.significance import student_interval
+
+HEADLINE = ("accuracy", "macro_f1", "log_loss")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one revision of the pipeline answered to its n test rows, ordered by text, and what made it."""
+
+    name: str
+    settings: dict[str, Any]  # dotted names
+    sources: dict[str, str]  # hashes of the code and the raw data
+    metrics: dict[str, Any]  # the section `test` of metrics/evaluate.json
+    intents: Sequence[str]
+    texts: Sequence[str]
+    kinds: Sequence[str]
+    labels_n: Labels
+    predicted_n: Labels
+    confidence_n: NDArray[np.float32]
+
+    @property
+    def seeds(self) -> dict[str, Any]:
+        """The settings that only decide how chance falls."""
+        return {key: value for key, value in self.settings.items() if key.split(".")[-1] == "seed"}
+
+    @property
+    def right_n(self) -> NDArray[np.bool_]:
+        """Whether each test row was answered rightly."""
+        right: NDArray[np.bool_] = self.labels_n == self.predicted_n
+        return right
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and, where there is one, its interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Results that differ in nothing but seeds; mostly one."""
+
+    name: str
+    results: list[Result] = field(repr=False)
+    metrics: dict[str, Estimate]  # of one result: over test rows; of several: mean, and t interval over seeds
+    deviation: dict[str, float]  # standard deviation over seeds, empty for one result
+    changes: dict[str, tuple[Any, Any]]  # what differs from the reference: its value, this one's
+
+
+def rows_differ(first: Result, second: Result) -> str:
+    """Return why no test between the two would mean anything, or nothing if their test rows are the same."""
+    names = f"{first.name!r} and {second.name!r}"
+    if list(first.intents) != list(second.intents):
+        odd = ", ".join(sorted(set(first.intents) ^ set(second.intents))) or "another order"
+        reason = f"the intents of {names} differ ({odd}), so their answers cannot be compared"
+        return reason + _blame(first, second)
+    rows = [Counter(zip(result.texts, result.labels_n.tolist(), strict=True)) for result in (first, second)]
+    only = [sorted((rows[i] - rows[1 - i]).elements()) for i in (0, 1)]
+    if not any(only):
+        return ""
+    example = next(text for part in only for text, _ in part)
+    return (
+        f"the test rows of {names} differ ({len(first.texts)} and {len(second.texts)} rows,"
+        f" {len(only[0])} and {len(only[1])} of them only there, such as {example!r}),"
+        f" so no test between them would mean anything{_blame(first, second)}"
+    )
+
+
+def _blame(first: Result, second: Result) -> str:
+    keys = [key for key in changes(first, second) if key.startswith(("prepare.", "data/"))]
+    return f"; give both the same {', '.join(keys)}" if keys else "; give both the same data"
+
+
+def changes(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between the two apart from seeds: settings, and hashes of code and raw data."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*first.settings, *second.settings]):
+        values = first.settings.get(key), second.settings.get(key)
+        if values[0] != values[1] and key not in {**first.seeds, **second.seeds}:
+            changed[key] = values
+    for path in dict.fromkeys([*first.sources, *second.sources]):
+        hashes = first.sources.get(path, "none"), second.sources.get(path, "none")
+        if hashes[0] != hashes[1]:
+            changed[path] = hashes[0][:7], hashes[1][:7]
+    return changed
+
+
+def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
+    """Return the results without those that say the same thing twice, which would count a seed twice."""
+    kept: list[Result] = []
+    notes = []
+    for result in results:
+        same = [k for k in kept if k.settings == result.settings and k.sources == result.sources and _same(k, result)]
+        if same:
+            notes.append(f"{result.name} is the same as {same[0].name}: same settings, code and answers; counted once")
+        else:
+            kept.append(result)
+    return kept, notes
+
+
+def _same(first: Result, second: Result) -> bool:
+    return np.array_equal(first.predicted_n, second.predicted_n) and np.array_equal(
+        first.confidence_n, second.confidence_n
+    )
+
+
+def group_by_settings(results: Sequence[Result], confidence_level: float) -> list[Group]:
+    """Return the groups: the reference first, the others by falling accuracy."""
+    members: list[list[Result]] = []
+    for result in results:
+        home = next((group for group in members if not changes(group[0], result)), None)
+        if home is None:
+            members.append([result])
+        else:
+            home.append(result)
+    groups = [_summarise(group, results[0], confidence_level) for group in members]
+    return [groups[0], *sorted(groups[1:], key=lambda group: -group.metrics["accuracy"].value)]
+
+
+def _summarise(results: list[Result], reference: Result, confidence_level: float) -> Group:
+    name = results[0].name if len(results) == 1 else f"{results[0].name} ({len(results)} seeds)"
+    metrics, deviation = {}, {}
+    for metric in HEADLINE:
+        values = [float(result.metrics[metric]) for result in results]
+        if len(results) == 1:
+            interval = results[0].metrics.get(f"{metric}_interval", (None, None))
+        else:
+            interval = student_interval(values, confidence_level)
+            deviation[metric] = float(np.std(values, ddof=1))
+        metrics[metric] = Estimate(float(np.mean(values)), *interval)
+    return Group(name, results, metrics, deviation, changes(reference, results[0]))

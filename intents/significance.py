@@ -1,0 +1,133 @@
+"""Whether a difference between classifiers on the same test rows, or between seeds, could be luck.
+
+Shapes: n test rows, r results (the answers of r classifiers to those rows), c intents, s bootstrap samples,
+m seeds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.stats import binomtest, t
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+_WEIGHTS_PER_CHUNK = 500_000  # rows x samples at a time: 2 MB, so that they stay in the processor's cache
+
+
+def mcnemar_p(right_a_n: NDArray[np.bool_], right_b_n: NDArray[np.bool_]) -> float:
+    """Return the two-sided p-value of McNemar's test for equal accuracy, in its exact form.
+
+    Only the rows that one of the two gets right and the other wrong say anything; if the accuracies are equal,
+    each of them is a fair coin (McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions"; Dietterich 1998 recommends it for two classifiers and one test set). Exact binomial, no
+    chi-square approximation.
+    """
+    only_a = int((right_a_n & ~right_b_n).sum())
+    only_b = int((right_b_n & ~right_a_n).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values, in the same order, adjusted for being read together.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the chance of even one false alarm among
+    all of them stays below the level that the adjusted values are compared with, whatever their dependence.
+    """
+    adjusted = [1.0] * len(p_values)
+    floor = 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = floor
+    return adjusted
+
+
+def bootstrap_scores(
+    labels_n: Labels, predicted_rn: Sequence[Labels], num_labels: int, num_samples: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Return accuracy and macro-F1, each (r, s), of every result on the same resamples of the test rows.
+
+    Efron 1979. The samples are shared, so that the difference of two rows of the answer is the paired
+    bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1 counts
+    all intents and an undefined F1 as 0.
+    """
+    random = np.random.default_rng(seed)
+    num_rows = len(labels_n)
+    true_cn = _indicator(labels_n, np.ones(num_rows), num_labels)
+    answered = [_indicator(predicted_n, np.ones(num_rows), num_labels) for predicted_n in predicted_rn]
+    right = [_indicator(labels_n, labels_n == predicted_n, num_labels) for predicted_n in predicted_rn]
+    accuracy = np.empty((len(predicted_rn), num_samples))
+    macro_f1 = np.empty_like(accuracy)
+    size = max(1, _WEIGHTS_PER_CHUNK // num_rows)
+    for start in range(0, num_samples, size):
+        chunk = slice(start, min(start + size, num_samples))
+        weights_ns = _draw(random, num_rows, chunk.stop - chunk.start)
+        true_cs = true_cn @ weights_ns
+        for r, (answered_cn, right_cn) in enumerate(zip(answered, right, strict=True)):
+            right_cs = right_cn @ weights_ns
+            accuracy[r, chunk] = right_cs.sum(0) / num_rows
+            f1_cs = 2 * right_cs / np.maximum(true_cs + answered_cn @ weights_ns, 1)
+            macro_f1[r, chunk] = f1_cs.mean(0, dtype=np.float64)
+    return accuracy, macro_f1
+
+
+def _indicator(labels_n: Labels, values_n: NDArray[np.generic], num_labels: int) -> csr_array:
+    """Return `values_n` at (label of the row, row), (c, n)."""
+    columns = np.arange(len(labels_n))
+    matrix = csr_array((values_n.astype(np.float32), (labels_n, columns)), shape=(num_labels, len(labels_n)))
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _draw(random: np.random.Generator, num_rows: int, num_samples: int) -> NDArray[np.float32]:
+    """Return how often each row was drawn into each sample, (n, s): n draws with replacement per sample."""
+    cells = random.integers(num_rows, size=(num_rows, num_samples)) * num_samples + np.arange(num_samples)
+    counts = np.bincount(cells.ravel(), minlength=num_rows * num_samples)
+    return counts.reshape(num_rows, num_samples).astype(np.float32)
+
+
+def mean_over_seeds(scores_ms: Floats, random: np.random.Generator) -> Floats:
+    """Return the mean score over seeds in each sample, (s,), where the seeds too are resampled.
+
+    m - 1 of the m seeds are drawn with replacement: drawing m would understate the variance between seeds by
+    (m - 1)/m (McCarthy and Snowden 1985, "The bootstrap and finite population sampling"). One seed is taken as it
+    is: a single run cannot show how much its seed matters. Bouthillier et al. 2021, "Accounting for variance in
+    machine learning benchmarks", is why seeds and rows are varied together.
+    """
+    num_seeds, num_samples = scores_ms.shape
+    if num_seeds == 1:
+        one: Floats = scores_ms[0]
+        return one
+    drawn = random.integers(num_seeds, size=(num_seeds - 1, num_samples))
+    mean: Floats = np.take_along_axis(scores_ms, drawn, axis=0).mean(0)
+    return mean
+
+
+def percentile_interval(values_s: Floats, confidence_level: float) -> tuple[float, float]:
+    """Return the percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13)."""
+    tail = (1 - confidence_level) / 2
+    low, high = np.quantile(values_s, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_p(differences_s: Floats) -> float:
+    """Return the two-sided p-value of "no difference" from bootstrapped differences.
+
+    It inverts the percentile interval (Efron and Tibshirani 1993, section 15.4): p falls below 0.05 where the
+    95 % interval leaves out 0, up to the resolution of the samples. The samples count one more than there are
+    (Davison and Hinkley 1997, section 4.2), so that p is never 0: the least is 2 / (s + 1).
+    """
+    most = len(differences_s) + 1
+    below = (1 + int((differences_s <= 0).sum())) / most
+    above = (1 + int((differences_s >= 0).sum())) / most
+    return min(1.0, 2 * min(below, above))
+
+
+def student_interval(values_m: Sequence[float], confidence_level: float) -> tuple[float, float]:
+    """Return Student's t interval of the mean of m values, at least 2, such as one metric over seeds."""
+    mean, deviation = float(np.mean(values_m)), float(np.std(values_m, ddof=1))
+    reach = float(t.ppf((1 + confidence_level) / 2, len(values_m) - 1)) * deviation / len(values_m) ** 0.5
+    return mean - reach, mean + reach

@@ -1,0 +1,207 @@
+"""Tests of intents.comparing and of what people see of a comparison, on made-up answers."""
+
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from intents.comparing import compare
+from intents.comparison_output import print_comparison, to_html, to_json, to_markdown
+from intents.grouping import Result, rows_differ
+from intents.significance import holm, mcnemar_p
+
+INTENTS = ["close", "none", "open"]
+NUM_ROWS = 120
+
+
+def make_result(name: str, wrong: list[int], **settings: object) -> Result:
+    labels = np.arange(NUM_ROWS) % 3
+    predicted = labels.copy()
+    predicted[wrong] = (labels[wrong] + 1) % 3
+    share = 1 - len(wrong) / NUM_ROWS
+    return Result(
+        name=name,
+        settings={
+            "train.rate": 0.1,
+            "train.seed": 0,
+            **{f"train.{key}": value for key, value in settings.items()},
+        },
+        sources={"stages/train.py": "aaaaaaaaaa"},
+        metrics={
+            "accuracy": share,
+            "accuracy_interval": [share - 0.05, share + 0.05],
+            "macro_f1": float(f1_score(labels, predicted, average="macro")),
+            "log_loss": 1 - share,
+        },
+        intents=INTENTS,
+        texts=[f"text {i}" for i in range(NUM_ROWS)],
+        kinds=[""] * NUM_ROWS,
+        labels_n=labels,
+        predicted_n=predicted,
+        confidence_n=np.linspace(0.4, 0.9, NUM_ROWS).astype(np.float32),
+    )
+
+
+BASE = make_result("base", wrong=list(range(20)))
+BETTER = make_result("better", wrong=[0, 1, 50], rate=0.2)
+
+
+def test_a_pair_has_mcnemar_for_accuracy_and_the_bootstrap_for_macro_f1():
+    (pair,) = compare([BASE, BETTER], 0.95, 2000).pairs
+    assert pair.accuracy.p == mcnemar_p(BASE.right_n, BETTER.right_n)
+    assert pair.accuracy.method == "exact McNemar"
+    assert pair.accuracy.difference.value == pytest.approx(17 / 120)
+    assert pair.accuracy.difference.low < 17 / 120 < pair.accuracy.difference.high
+    assert pair.macro_f1.method == "paired bootstrap"
+    assert pair.macro_f1.p < 0.01
+    assert pair.accuracy.p_holm == pair.accuracy.p
+
+
+def test_all_pairs_are_tested_and_adjusted_together():
+    middle = make_result("middle", wrong=list(range(10)), rate=0.3)
+    pairs = compare([BASE, middle, BETTER], 0.95, 2000).pairs
+    assert [(pair.first, pair.second) for pair in pairs] == [
+        ("base", "better"),
+        ("base", "middle"),
+        ("better", "middle"),
+    ]
+    for metric in ("accuracy", "macro_f1"):
+        tests = [getattr(pair, metric) for pair in pairs]
+        assert [test.p_holm for test in tests] == pytest.approx(holm([test.p for test in tests]))
+
+
+def test_results_that_differ_in_seeds_alone_are_one_group():
+    seeds = [BASE, make_result("s1", list(range(16)), seed=1), make_result("s2", list(range(24)), seed=2)]
+    comparison = compare([*seeds, BETTER], 0.95, 2000)
+    group, other = comparison.groups
+    assert (group.name, other.name) == ("base (3 seeds)", "better")
+    accuracies = [1 - n / NUM_ROWS for n in (20, 16, 24)]
+    assert group.metrics["accuracy"].value == pytest.approx(np.mean(accuracies))
+    assert group.deviation["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert group.metrics["accuracy"].high - np.mean(accuracies) == pytest.approx(
+        4.302653 * group.deviation["accuracy"] / 3**0.5
+    )
+    (pair,) = comparison.pairs
+    assert pair.accuracy.method == pair.macro_f1.method == "paired bootstrap over rows and seeds"
+
+
+def test_other_code_with_the_same_settings_is_no_other_seed():
+    changed = replace(make_result("code", list(range(5)), seed=1), sources={"stages/train.py": "bbbbbbbbbb"})
+    comparison = compare([BASE, changed], 0.95, 500)
+    assert len(comparison.groups) == 2
+    assert comparison.groups[1].changes == {"stages/train.py": ("aaaaaaa", "bbbbbbb")}
+
+
+def test_the_same_result_under_two_names_counts_once():
+    comparison = compare([BASE, replace(BASE, name="copy"), BETTER], 0.95, 500)
+    assert [group.name for group in comparison.groups] == ["base", "better"]
+    assert comparison.notes == ["copy is the same as base: same settings, code and answers; counted once"]
+
+
+def test_refuses_other_test_rows_and_says_which_setting_made_them():
+    other = make_result("other", [])
+    other = replace(other, texts=["new text", *other.texts[1:]], settings={**other.settings, "prepare.test_share": 0.3})
+    message = (
+        r"the test rows of 'base' and 'other' differ \(120 and 120 rows, 1 and 1 of them only there,"
+        r" such as 'text 0'\).*give both the same prepare.test_share"
+    )
+    with pytest.raises(ValueError, match=message):
+        compare([BASE, other], 0.95, 500)
+
+
+def test_refuses_a_row_whose_true_intent_was_relabelled():
+    labels = BASE.labels_n.copy()
+    labels[3] = 1
+    assert "1 and 1 of them only there" in rows_differ(BASE, replace(BASE, name="other", labels_n=labels))
+
+
+def test_refuses_other_intents():
+    with pytest.raises(ValueError, match=r"the intents of 'base' and 'other' differ \(beams\)"):
+        compare([BASE, replace(BASE, name="other", intents=[*INTENTS, "beams"])], 0.95, 500)
+
+
+def test_flips_are_listed_right_to_wrong_first_and_surest_first():
+    worse_there = make_result("mixed", wrong=[10, 11, 70, 60], rate=0.2)
+    flips = compare([BASE, worse_there], 0.95, 500).flips
+    assert [flip.text for flip in flips[:2]] == ["text 70", "text 60"]
+    assert [flip.broken for flip in flips] == [True, True] + [False] * 18
+    assert (flips[0].before, flips[0].after, flips[0].intent) == ("none", "open", "none")
+    assert [flip.confidence for flip in flips[2:]] == sorted((f.confidence for f in flips[2:]), reverse=True)
+
+
+def test_a_flip_between_groups_of_seeds_is_what_most_seeds_say():
+    seeds = [make_result(f"s{i}", wrong, rate=0.2, seed=i) for i, wrong in enumerate([[50], [50, 51], [51, 52]])]
+    flips = compare([make_result("ref", []), *seeds], 0.95, 500).flips
+    assert {flip.text for flip in flips} == {"text 50", "text 51"}
+    assert flips[0].after_share == pytest.approx(1 / 3)
+
+
+def test_f1_of_each_intent_is_sklearns_and_the_most_changed_comes_first():
+    few = make_result("few", wrong=[0, 3, 6, 9, 12, 15, 18, 21], rate=0.2)
+    intents = compare([make_result("ref", []), few], 0.95, 500).intents
+    expected = f1_score(few.labels_n, few.predicted_n, average=None)
+    assert {scores.intent: scores.f1["few"] for scores in intents} == pytest.approx(
+        dict(zip(INTENTS, expected, strict=True))
+    )
+    changes = [abs(scores.f1["few"] - scores.f1["ref"]) for scores in intents]
+    assert changes == sorted(changes, reverse=True)
+    assert sum(scores.examples for scores in intents) == NUM_ROWS
+
+
+def test_too_few_samples_for_so_many_pairs_are_said():
+    many = [make_result(f"r{i}", list(range(i)), rate=i) for i in range(8)]
+    assert any("--bootstrap-samples takes more" in note for note in compare(many, 0.95, 500).notes)
+    assert not compare(many, 0.95, 2000).notes
+
+
+def test_the_terminal_shows_results_tests_intents_and_flips_and_shortens_long_tables():
+    file = io.StringIO()
+    print_comparison(
+        compare([BASE, make_result("bad", list(range(80)), rate=0.2)], 0.95, 500, notes=["x failed"]), file
+    )
+    text = file.getvalue()
+    for part in (
+        "83.3 % [78.3, 88.3]",
+        "train.rate 0.1 → 0.2",
+        "lower accuracy and lower macro-F1",
+        "note: x failed",
+    ):
+        assert part in text
+    assert "the first 20 of 60 rows" in text
+    assert text.count("text ") < 40
+
+
+def test_json_holds_everything_unrounded():
+    read = json.loads(to_json(compare([BASE, BETTER], 0.95, 500, notes=["n"])))
+    assert read["reference"] == "base"
+    assert read["groups"][1]["changes"] == {"train.rate": {"reference": 0.1, "value": 0.2}}
+    assert read["pairs"][0]["accuracy"]["p"] == mcnemar_p(BASE.right_n, BETTER.right_n)
+    assert len(read["flips"]) == 19
+    assert read["notes"] == ["n"]
+
+
+HOSTILE = "<script>alert(1)</script> | `x` *y* \n z"
+
+
+def hostile_comparison():
+    texts = [HOSTILE if i == 5 else text for i, text in enumerate(BASE.texts)]
+    return compare([replace(BASE, texts=texts), replace(BETTER, texts=texts)], 0.95, 500)
+
+
+def test_html_is_one_page_that_loads_nothing_and_runs_nothing():
+    page = to_html(hostile_comparison())
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"<script|<link|<img|https?:|@import|url\(|src=", page)
+    assert page.count("<h2>") == 4
+
+
+def test_markdown_tables_keep_their_columns_whatever_the_texts_hold():
+    document = to_markdown(hostile_comparison())
+    for block in re.findall(r"(?:^\|.*\n)+", document, flags=re.MULTILINE):
+        columns = {len(re.split(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1
+    assert r"\<script\>" in document
