@@ -15,7 +15,7 @@ from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
 from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_folder
-from intents.bulk.places import FORMATS, size_of
+from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import VARIANTS, Scorer, has_model, load_scorer
 from intents.cli import run
@@ -89,7 +89,7 @@ def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: 
                 if finished:
                     finished.add(part, answered)
                 counts += answered
-            except (ValueError, OSError) as error:
+            except user_errors() as error:
                 if finished is None or isinstance(error, BrokenPipeError):
                     raise
                 failures.append(f"  {part.name}: {error}")
@@ -157,6 +157,8 @@ def main() -> None:
         predict(parse_arguments())
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except user_errors() as error:
+        raise ValueError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -272,7 +272,7 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path
         (["in.csv", "out.xlsx"], "OUTPUT 'out.xlsx': unknown suffix; valid: csv, tsv, jsonl, parquet"),
         (
             ["in.csv", "out.csv", "--text-column", "words"],
-            "has no column 'words' (--text-column); its columns: text, intent",
+            "no column 'words' (--text-column); its columns: text, intent",
         ),
         (["in.csv", "out.csv"], "the input has a column 'intent' already"),
         (["in.csv", "out.csv", "--encoding", "utf-99"], "--encoding: unknown encoding 'utf-99'"),
@@ -355,9 +355,8 @@ def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
         make_classifier(Path("scratch") / str(seed), seed)
         Path("models").mkdir()
         Path(f"scratch/{seed}/classifier").rename("models/classifier")
-        sh(
-            f"{sys.executable} -m dvc add -q models/classifier && git add -A && git commit -qm {seed} && git tag v{seed}"
-        )
+        sh(f"{sys.executable} -m dvc add -q models/classifier && git add -A")
+        sh(f"git commit -qm {seed} && git tag v{seed}")
 
     sh(f"git init -q && {sys.executable} -m dvc init -q && echo /scratch > .gitignore")
     commit(1)

@@ -20,6 +20,13 @@ _EXTRAS = {"s3": "s3", "s3a": "s3"}
 _ATOMIC_UPLOADS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"}
 
 
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that stand for a mistake or an outage, not for a bug."""
+    # Those of botocore share no base with OSError; the module is there if an s3:// URL was opened.
+    botocore = sys.modules.get("botocore.exceptions")
+    return (ValueError, OSError) if botocore is None else (ValueError, OSError, botocore.BotoCoreError)
+
+
 def is_remote(place: str) -> bool:
     """Tell whether `place` is a URL rather than a local path."""
     return "://" in place
