@@ -1,0 +1,1 @@
+"""Answers tables of any size: streamed in windows of rows, from and to files, folders and object stores."""

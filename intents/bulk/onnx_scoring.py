@@ -1,0 +1,45 @@
+"""Scores texts with an exported classifier; neither torch nor transformers is imported."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intents.bulk.scoring import CPU_TOKENS, budget_batches
+
+
+class OnnxScorer:
+    """An exported classifier such as models/onnx; `num_threads` None uses every core.
+
+    Each thread scores batches of its own: for short texts that is faster than several threads in one batch.
+    """
+
+    def __init__(self, folder: Path, variant: Literal["int8", "fp32"], num_threads: int | None) -> None:
+        from tokenizers import Tokenizer
+
+        from intents.runtime import IntentClassifier
+
+        self._classifier = IntentClassifier.load(folder, variant, num_threads=1)
+        settings = self._classifier.settings
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._max_length = settings.max_length
+        self._pool = ThreadPoolExecutor(num_threads or os.cpu_count() or 1)
+        self.intents, self.thresholds, self.reject = settings.intents, settings.thresholds, settings.reject
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the calibrated probability of every intent, (n, c)."""
+        probabilities_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
+        # Tokenising twice costs about 2 % of the time; the runtime's interface stays texts in, probabilities out.
+        lengths = [min(len(text), self._max_length) for text in self._tokenizer.encode_batch_fast(list(texts))]
+
+        def score(indices: NDArray[np.int64]) -> None:
+            batch = [texts[index] for index in indices]
+            probabilities_nc[indices] = self._classifier.probabilities(batch, batch_size=len(batch))
+
+        for _ in self._pool.map(score, budget_batches(lengths, CPU_TOKENS)):
+            pass  # an exception of a thread is raised here
+        return probabilities_nc

@@ -1,0 +1,188 @@
+"""A run's parts: which input goes to which output, and which were answered by an earlier run that was cut short."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsspec.utils import infer_compression
+
+from intents.bulk.answering import Counts
+from intents.bulk.places import FORMATS, STANDARD, filesystem_of, fingerprint_of, format_of, is_remote
+from intents.bulk.reading import Source
+from intents.files import sha256_of
+
+_MAGIC = set("*?[")
+_STATE_DIR = ".predict"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table to answer, `name` within its run, and where its answers go."""
+
+    name: str
+    source: Source
+    target: str
+    target_format: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of a run, in order, and the folder that they go to (None: a single table)."""
+
+    parts: list[Part]
+    folder: str | None
+
+
+def plan_parts(
+    input_place: str,
+    output_place: str,
+    text_column: str,
+    encoding: str,
+    input_format: str | None,
+    output_format: str | None,
+) -> Plan:
+    """Return what to do, in the order of the parts' names: one part for a file or -, one per table of a folder or glob.
+
+    Formats come from the suffixes; the formats given are for - and for files without a suffix of ours, and
+    `output_format` also converts a folder.
+
+    Raises:
+        ValueError: there is no table at `input_place`, a format is unknown, or the output would overwrite the input.
+
+    """
+    if input_place == STANDARD:
+        return Plan([_single(STANDARD, output_place, text_column, encoding, input_format, output_format)], None)
+    filesystem, path = filesystem_of(input_place)
+    if filesystem.isfile(path):
+        place = _place(input_place, filesystem, path)
+        return Plan([_single(place, output_place, text_column, encoding, input_format, output_format)], None)
+    base, paths = _find_tables(input_place, filesystem, path)
+    if output_place == STANDARD or format_of(output_place):
+        raise ValueError(f"{input_place} is {len(paths)} tables: OUTPUT must be a folder, got {output_place!r}")
+    _, output_path = filesystem_of(output_place)
+    if is_remote(input_place) == is_remote(output_place) and _within(output_path, base):
+        raise ValueError(f"OUTPUT {output_place} lies within INPUT {input_place}: its answers would be read as texts")
+    parts = []
+    for found in paths:
+        name = found[len(base) :].lstrip("/")
+        target_name = name if output_format is None else f"{_stem(name)}.{output_format}"
+        target = f"{output_path_of(output_place)}/{target_name}"
+        source = Source(_place(input_place, filesystem, found), format_of(found), text_column, encoding)
+        parts.append(Part(target_name, source, target, format_of(target)))
+    doubles = [name for name, times in Counter(part.name for part in parts).items() if times > 1]
+    if doubles:
+        raise ValueError(f"several inputs would be written to {doubles[0]}; leave out --output-format")
+    return Plan(parts, output_path_of(output_place))
+
+
+def output_path_of(place: str) -> str:
+    """Return `place` without a trailing slash, absolute if it is a local path: workers elsewhere may read it."""
+    return place.rstrip("/") if is_remote(place) else os.path.abspath(place)
+
+
+def _single(
+    source: str,
+    target: str,
+    text_column: str,
+    encoding: str,
+    input_format: str | None,
+    output_format: str | None,
+) -> Part:
+    kind = input_format or format_of(source)
+    if target != STANDARD and not format_of(target) and not output_format:
+        valid = ", ".join(FORMATS)
+        raise ValueError(f"OUTPUT {target!r}: unknown suffix; valid: {valid}, or give --output-format")
+    target_kind = output_format or format_of(target) or kind
+    if not kind:
+        named = "standard input has no suffix" if source == STANDARD else f"{source}: unknown suffix"
+        raise ValueError(f"{named}; give --input-format {'|'.join(FORMATS)}")
+    if STANDARD == source and kind == "jsonl" and target_kind != "jsonl":
+        raise ValueError(
+            "JSONL from standard input can only become JSONL: a table's columns must be known before its first row;"
+            " save the input as a file first, or give --output-format jsonl"
+        )
+    if target != STANDARD:
+        target = output_path_of(target)
+        if target == source:
+            raise ValueError(f"OUTPUT {target} is INPUT: choose another name")
+    return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
+
+
+def _find_tables(input_place: str, filesystem: Any, path: str) -> tuple[str, list[str]]:
+    """Return the folder that names are relative to, and the paths of the tables."""
+    if _MAGIC & set(path) and not filesystem.isdir(path):
+        fixed = path[: min(path.index(sign) for sign in _MAGIC if sign in path)]
+        base, found = fixed.rsplit("/", 1)[0], filesystem.glob(path)
+        found = [match for match in found if filesystem.isfile(match)]
+    elif filesystem.isdir(path):
+        base, found = path.rstrip("/"), filesystem.find(path)
+    else:
+        raise ValueError(f"INPUT {input_place} does not exist")
+    hidden = [part for part in found if any(name[:1] in (".", "_") for name in part[len(base) :].split("/"))]
+    tables = sorted(set(found) - set(hidden))
+    tables = [table for table in tables if format_of(table)]
+    if not tables:
+        raise ValueError(f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}")
+    return base, tables
+
+
+def _place(input_place: str, filesystem: Any, path: str) -> str:
+    return str(filesystem.unstrip_protocol(path)) if is_remote(input_place) else path
+
+
+def _within(path: str, folder: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _stem(name: str) -> str:
+    if infer_compression(name):
+        name = name.rsplit(".", 1)[0]
+    return name.rsplit(".", 1)[0]
+
+
+class FinishedParts:
+    """Remembers, in a hidden folder of the output, which parts are answered, by what and from what.
+
+    A part counts as finished while its output is there and its input, the model and the settings are the same.
+    """
+
+    def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
+        self._folder = f"{folder}/{_STATE_DIR}"
+        self._settings = dict(settings)
+
+    def find(self, part: Part) -> Counts | None:
+        """Return the rows of `part` if it is finished, else None."""
+        filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
+        try:
+            state = json.loads(filesystem.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return None  # cut short while it was written
+        target_filesystem, target = filesystem_of(part.target)
+        if state.get("made_from") != self._made_from(part) or not target_filesystem.exists(target):
+            return None
+        return Counts(state["rows"], state["bad"])
+
+    def add(self, part: Part, counts: Counts) -> None:
+        """Remember that `part` is finished."""
+        filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
+        filesystem.makedirs(filesystem._parent(path), exist_ok=True)
+        state = {"made_from": self._made_from(part), "rows": counts.rows, "bad": counts.bad}
+        filesystem.pipe_file(path, json.dumps(state).encode())
+
+    def _made_from(self, part: Part) -> dict[str, Any]:
+        return {**self._settings, "input": fingerprint_of(part.source.place)}
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """Return one SHA-256 for the names and contents of the files in `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

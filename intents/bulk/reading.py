@@ -1,0 +1,183 @@
+"""Reads tables in windows, in constant memory: CSV, TSV, JSONL (plain or compressed) and Parquet."""
+
+import codecs
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import infer_compression
+
+from intents.bulk.lines import csv_records, json_records
+from intents.bulk.places import STANDARD, open_input, spooled
+from intents.bulk.rows import WINDOW_ROWS, Window, make_window, plain_values
+
+_WINDOW_CHARACTERS = 1 << 25  # a window ends early at so many, so that long texts do not fill the memory
+_SPECIMEN_RECORDS = 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table to read: a path, URL or -, its format, text column and (CSV, TSV, JSONL) encoding."""
+
+    place: str
+    format: str
+    text_column: str = "text"
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class Table:
+    """An open table.
+
+    `schema` is None for JSONL, whose objects may differ from row to row. `bytes_read` counts the stored bytes that the
+    windows so far took, for the progress bar.
+    """
+
+    schema: pa.Schema | None
+    windows: Iterator[Window]
+    bytes_read: Callable[[], int]
+
+
+@contextmanager
+def open_table(source: Source) -> Iterator[Table]:
+    """Open the table for one pass over its windows.
+
+    Raises:
+        ValueError: the file cannot be read as its format, or has no text column.
+
+    """
+    with open_input(source.place) as stored:
+        if source.format == "parquet":
+            with spooled(stored) as file:
+                yield _open_parquet(source, file)
+            return
+        compression = None if source.place == STANDARD else infer_compression(source.place)
+        opened = fsspec.compression.compr[compression](stored, mode="rb") if compression else stored
+        codec = _codec_of(source.encoding)
+        text = io.TextIOWrapper(cast(Any, opened), codec, errors="surrogateescape", newline="")
+        try:
+            yield _open_lines(source, text, _position_of(stored))
+        except UnicodeError as error:
+            raise ValueError(f"{source.place} is not {source.encoding} ({error}); set --encoding") from None
+        finally:
+            text.detach()
+
+
+def _codec_of(encoding: str) -> str:
+    """Return the codec of `encoding`; UTF-8 files may begin with a byte order mark."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"--encoding: unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
+    return "utf-8-sig" if name == "utf-8" else name
+
+
+def _position_of(stored: BinaryIO) -> Callable[[], int]:
+    return stored.tell if stored.seekable() else lambda: 0
+
+
+def _open_lines(source: Source, text: io.TextIOWrapper, bytes_read: Callable[[], int]) -> Table:
+    if source.format == "jsonl":
+        records = json_records(text)
+        first = list(itertools.islice(records, _SPECIMEN_RECORDS))
+        if first and not any(source.text_column in row for row, _ in first):
+            _refuse(source, list(dict.fromkeys(name for row, _ in first for name in row)))
+        return Table(None, _windows(source, itertools.chain(first, records)), bytes_read)
+    cells = csv_records(text, "\t" if source.format == "tsv" else ",")
+    header, problem = next(cells, ([], ""))
+    if problem or not header:
+        raise ValueError(f"{source.place}: the first line must name the columns ({problem or 'the file is empty'})")
+    if source.text_column not in header:
+        _refuse(source, header)
+    if len(set(header)) < len(header):
+        double = next(name for name in header if header.count(name) > 1)
+        raise ValueError(f"{source.place} has two columns called {double!r}; rename one")
+    schema = pa.schema([(name, pa.string()) for name in header])
+    return Table(schema, _windows(source, (_named(header, *record) for record in cells)), bytes_read)
+
+
+def _refuse(source: Source, names: list[str]) -> None:
+    found = ", ".join(names) or "none"
+    raise ValueError(f"{source.place} has no column {source.text_column!r} (--text-column); its columns: {found}")
+
+
+def _named(header: list[str], cells: list[str], problem: str) -> tuple[dict[str, Any], str]:
+    if len(cells) != len(header) and not problem:
+        problem = f"{len(cells)} fields where the header has {len(header)}"
+    return dict(zip(header, cells, strict=False)), problem
+
+
+def _windows(source: Source, records: Iterable[tuple[dict[str, Any], str]]) -> Iterator[Window]:
+    rows: list[dict[str, Any]] = []
+    reasons: list[str] = []
+    characters = 0
+    for row, reason in records:
+        rows.append(row)
+        reasons.append(reason)
+        characters += sum(len(cell) if isinstance(cell, str) else 64 for cell in row.values())
+        if len(rows) == WINDOW_ROWS or characters > _WINDOW_CHARACTERS:
+            yield _window(source, rows, reasons)
+            rows, reasons, characters = [], [], 0
+    if rows:
+        yield _window(source, rows, reasons)
+
+
+def _window(source: Source, rows: list[dict[str, Any]], reasons: list[str]) -> Window:
+    return make_window(rows, [row.get(source.text_column) for row in rows], reasons, source.encoding)
+
+
+def _open_parquet(source: Source, stored: BinaryIO) -> Table:
+    try:
+        file = pq.ParquetFile(stored, pre_buffer=False, buffer_size=1 << 20)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{source.place} is not a readable Parquet file: {error}") from None
+    schema = file.schema_arrow
+    if source.text_column not in schema.names:
+        _refuse(source, schema.names)
+    stored.seek(0, io.SEEK_END)
+    size, done = stored.tell(), 0
+
+    def windows() -> Iterator[Window]:
+        nonlocal done
+        try:
+            for batch in file.iter_batches(batch_size=WINDOW_ROWS):
+                done += len(batch)
+                values = plain_values(batch.column(source.text_column))
+                yield make_window(batch, values, [""] * len(values), "utf-8")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{source.place} is damaged after row {done}: {error}") from None
+
+    return Table(schema, windows(), lambda: size * done // max(file.metadata.num_rows, 1))
+
+
+def schema_of_objects(source: Source) -> pa.Schema:
+    """Return columns that fit every object of a JSONL file: needed to write it as a table, and one pass over it."""
+    kinds: dict[str, pa.DataType] = {}
+    with open_table(source) as table:
+        for window in table.windows:
+            for row in window.mappings():
+                for name, value in row.items():
+                    kinds[name] = _join(kinds.get(name), _kind_of(value))
+    return pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in kinds.items()])
+
+
+def _kind_of(value: Any) -> pa.DataType:
+    if value is None:
+        return pa.null()
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 53:
+        return pa.string()  # neither int64 nor double is sure to hold it
+    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(type(value), pa.string())
+
+
+def _join(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
+    if one is None or one == other or one == pa.null():
+        return other
+    if other == pa.null():
+        return one
+    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()

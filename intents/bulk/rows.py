@@ -1,0 +1,126 @@
+"""A window: consecutive rows of a table, the texts in them, and what is wrong with those that cannot be answered."""
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+WINDOW_ROWS = 8192  # rows that are sorted by length together
+# Nothing beyond so many characters reaches the tokenizer: a stray book in a text column must not stop the run, and a
+# text of 64 tokens ends long before.
+MOST_CHARACTERS = 20_000
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive rows.
+
+    `rows` are a record batch (Parquet) or one mapping per row (the other formats); `texts` has None where the row
+    cannot be answered, and `reasons` says why ("" elsewhere).
+    """
+
+    rows: pa.RecordBatch | list[dict[str, Any]]
+    texts: list[str | None]
+    reasons: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def good_texts(self) -> list[str]:
+        """The texts that can be answered, in the rows' order."""
+        return [text for text in self.texts if text is not None]
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """Return one mapping per row."""
+        if isinstance(self.rows, list):
+            return self.rows
+        columns = {name: plain_values(self.rows.column(name)) for name in self.rows.schema.names}
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+    def batch(self, schema: pa.Schema) -> pa.RecordBatch:
+        """Return the rows as a record batch of `schema`."""
+        if isinstance(self.rows, pa.RecordBatch):
+            return self.rows
+        return pa.record_batch(
+            [
+                pa.array([_fit(row.get(field.name), field.type) for row in self.rows], type=field.type)
+                for field in schema
+            ],
+            schema=schema,
+        )
+
+
+def check_text(value: Any, encoding: str) -> tuple[str | None, str]:
+    """Return the text to answer and "", or None and the reason why `value` cannot be answered."""
+    if value is None:
+        return None, "no text"
+    if isinstance(value, bytes):
+        value = value.decode(encoding, errors="surrogateescape")
+    if not isinstance(value, str):
+        return None, f"not text: {type(value).__name__} {str(value)[:40]}"
+    if not value.isascii() and _SURROGATES.search(value):
+        return None, f"undecodable: not valid {encoding}"
+    text = value[:MOST_CHARACTERS].strip()
+    return (text, "") if text else (None, "empty text")
+
+
+def make_window(
+    rows: pa.RecordBatch | list[dict[str, Any]], values: list[Any], reasons: list[str], encoding: str
+) -> Window:
+    """Return a window of `rows`, whose text cells are `values`; rows that have a reason already keep it."""
+    checked = [
+        (None, reason) if reason else check_text(value, encoding) for value, reason in zip(values, reasons, strict=True)
+    ]
+    return Window(rows, [text for text, _ in checked], [reason for _, reason in checked])
+
+
+def without_surrogates(text: str) -> str:
+    """Return `text` with U+FFFD for each byte that could not be decoded, so that what is written is valid Unicode."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def plain_values(column: pa.Array) -> list[Any]:
+    """Return the cells of a Parquet column; where strings hold bytes that are not UTF-8, those cells as bytes."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        return [_decoded(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _decoded(cell: bytes | None) -> str | bytes | None:
+    try:
+        return None if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return cell
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as one line of JSON; what JSON lacks (times, decimals, bytes) becomes a string."""
+    return without_surrogates(json.dumps(value, ensure_ascii=False, default=_stringify))
+
+
+def to_cell(value: Any) -> str:
+    """Return `value` as a CSV cell: nothing is empty, lists and mappings are JSON."""
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if value is None:
+        return ""
+    return to_json(value) if isinstance(value, dict | list | bool) else _stringify(value)
+
+
+def _stringify(value: Any) -> str:
+    if isinstance(value, bytes):
+        decoded = _decoded(value)
+        return decoded if isinstance(decoded, str) else base64.b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _fit(value: Any, kind: pa.DataType) -> Any:
+    return to_cell(value) if pa.types.is_string(kind) and value is not None else value

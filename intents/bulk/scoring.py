@@ -1,0 +1,140 @@
+"""What answers texts: a protocol and its two implementations, a PyTorch checkpoint and an ONNX folder.
+
+Shapes: n texts, b texts of a batch, t tokens, c intents.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intents.deciding import load_calibration, softmax
+
+# Padded tokens of a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
+CPU_TOKENS = 1024
+GPU_TOKENS = 65_536
+VARIANTS = ("int8", "fp32")
+Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+
+
+class Scorer(Protocol):
+    """A classifier with its calibration."""
+
+    @property
+    def intents(self) -> Sequence[str]:
+        """Names of the intents, in the order of their labels."""
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Least probability of an answer, by intent."""
+
+    @property
+    def reject(self) -> str | None:
+        """What is answered below the threshold; None: the likeliest intent all the same."""
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the calibrated probability of every intent, (n, c)."""
+
+
+def budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yield batches of indices, the shortest texts first, each of at most `max_tokens` tokens with its padding.
+
+    A text that alone is longer makes a batch of its own.
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > max_tokens:
+            yield order[start:end]
+            start = end
+
+
+def score_sorted(
+    ids: Sequence[Sequence[int]], forward: Forward, max_tokens: int, num_intents: int, pad_token_id: int
+) -> NDArray[np.float32]:
+    """Return the logits, (n, c), that `forward(input_ids_bt, attention_mask_bt)` gives to each text's token ids."""
+    logits_nc = np.empty((len(ids), num_intents), dtype=np.float32)
+    for indices in budget_batches([len(text) for text in ids], max_tokens):
+        shape = (len(indices), max(1, len(ids[indices[-1]])))
+        input_ids_bt = np.full(shape, pad_token_id, dtype=np.int64)
+        mask_bt = np.zeros(shape, dtype=np.int64)
+        for row, index in enumerate(indices):
+            input_ids_bt[row, : len(ids[index])] = ids[index]
+            mask_bt[row, : len(ids[index])] = 1
+        logits_nc[indices] = forward(input_ids_bt, mask_bt)
+    return logits_nc
+
+
+class TorchScorer:
+    """A checkpoint such as models/classifier, on a GPU where there is one."""
+
+    def __init__(self, folder: Path, num_threads: int | None = None) -> None:
+        import torch
+        import transformers
+
+        from intents.classifier import load_classifier
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        calibration = load_calibration(folder)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = load_classifier(folder).to(self._device)
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._temperature = calibration.temperature
+        self.thresholds, self.reject = calibration.thresholds, calibration.reject
+        names = self._model.config.id2label
+        self.intents = [str(names[label]) for label in sorted(names, key=int)]
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the calibrated probability of every intent, (n, c)."""
+        if not texts:
+            return np.empty((0, len(self.intents)), dtype=np.float32)
+        ids = self._tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
+        max_tokens = CPU_TOKENS if self._device == "cpu" else GPU_TOKENS
+        pad_token_id = self._tokenizer.pad_token_id or 0
+        logits_nc = score_sorted(ids, self._forward, max_tokens, len(self.intents), pad_token_id)
+        return softmax(logits_nc, self._temperature)
+
+    def _forward(self, input_ids_bt: NDArray[np.int64], mask_bt: NDArray[np.int64]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            inputs = {"input_ids": input_ids_bt, "attention_mask": mask_bt}
+            tensors = {name: torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
+            logits: NDArray[np.float32] = self._model(**tensors).logits.float().cpu().numpy()
+        return logits
+
+
+def has_model(folder: Path) -> bool:
+    """Tell whether `folder` holds a classifier of either kind."""
+    return is_onnx(folder) or (folder / "config.json").is_file()
+
+
+def is_onnx(folder: Path) -> bool:
+    """Tell whether `folder` is an exported classifier."""
+    return (folder / "model.onnx").is_file() or (folder / "model-int8.onnx").is_file()
+
+
+def load_scorer(folder: Path, variant: str = "int8", num_threads: int | None = None) -> Scorer:
+    """Return the classifier in `folder`: exported (then `variant` is int8 or fp32) or a checkpoint.
+
+    `num_threads` None uses every core.
+
+    Raises:
+        ValueError: the folder holds neither.
+
+    """
+    if is_onnx(folder):
+        from intents.bulk.onnx_scoring import OnnxScorer
+
+        return OnnxScorer(folder, variant, num_threads)
+    if not has_model(folder):
+        raise ValueError(
+            f"{folder} holds no classifier (neither model.onnx nor config.json): run `dvc repro`, or"
+            f" `dvc pull {folder}`"
+        )
+    return TorchScorer(folder, num_threads)

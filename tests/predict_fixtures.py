@@ -1,0 +1,87 @@
+"""A tiny classifier with random weights, and ways to run the command on it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from apps import predict
+from intents.classifier import build_classifier
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+INTENTS = ["lights", "no_intent", "window"]
+WORDS = "open close my the window door please turn on off light music seat it now is cold warm".split()
+
+
+def make_classifier(folder: Path, seed: int = 0) -> Path:
+    """Write a random classifier of INTENTS (1 layer, 16 wide, 32 tokens) whose answers vary with the text."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: index for index, token in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    )
+    fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=32)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        initializer_range=1.0,
+    )
+    BertModel(config).save_pretrained(folder / "encoder")
+    fast.save_pretrained(folder / "encoder")
+    model = build_classifier(folder / "encoder", INTENTS, "mean", 10.0)
+    torch.nn.init.normal_(model.classifier.weight, std=0.1)
+    model.save_pretrained(folder / "classifier")
+    fast.save_pretrained(folder / "classifier")
+    return folder / "classifier"
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """Folder of a tiny classifier. Never write into it."""
+    return make_classifier(tmp_path_factory.mktemp("predict"))
+
+
+def texts_of(number: int) -> list[str]:
+    """Return `number` texts, all different, of 2 to 20 words."""
+    return [
+        " ".join([WORDS[(row * 7 + word * word) % len(WORDS)] for word in range(2 + row % 19)]) + f" {row}"
+        for row in range(number)
+    ]
+
+
+def answer(*arguments: object) -> None:
+    """Run the command in this process."""
+    predict.predict(predict.parse_arguments([*map(str, arguments)]))
+
+
+def command(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    """Run the command as its users do."""
+    environment = {**os.environ, **options.pop("env", {}), "PYTHONPATH": str(REPOSITORY)}
+    line = [sys.executable, "-m", "apps.predict", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, env=environment, timeout=120, check=False, **options)
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    """Write one object per line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Read one object per line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,83 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from intents.bulk.scoring import TorchScorer, load_scorer
+from tests.predict_fixtures import REPOSITORY, answer, classifier, read_jsonl, texts_of, write_jsonl  # noqa: F401
+
+pytest.importorskip("intents.runtime", reason="comes with the export stage")
+
+
+@pytest.fixture(scope="session")
+def exported(classifier, tmp_path_factory):  # noqa: F811
+    """Folder of the tiny classifier as an fp32 ONNX graph, with thresholds that reject some answers."""
+    from intents.exporting import export_onnx
+    from tokenizers import Tokenizer
+
+    from intents.classifier import load_classifier
+
+    folder = tmp_path_factory.mktemp("exported")
+    model = load_classifier(classifier)
+    export_onnx(model, folder / "model.onnx")
+    tokenizer = Tokenizer.from_file(str(classifier / "tokenizer.json"))
+    tokenizer.enable_truncation(32)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": ""} for name in ("model.onnx", "tokenizer.json")}
+    settings = {
+        "intents": [model.config.id2label[label] for label in range(3)],
+        "max_length": 32,
+        "pad_token_id": 0,
+        "temperature": 2.0,
+        "thresholds": {"lights": 0.6, "window": 0.6},
+        "reject": "no_intent",
+        "checkpoint_sha256": "",
+        "files": files,
+    }
+    (folder / "classifier.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_an_exported_classifier_gives_the_calibrated_probabilities_of_its_checkpoint(
+    exported,
+    classifier,  # noqa: F811
+    tmp_path,
+):
+    checkpoint = shutil.copytree(classifier, tmp_path / "checkpoint")
+    settings = json.loads((exported / "classifier.json").read_text())
+    (checkpoint / "calibration.json").write_text(json.dumps(settings))
+    texts = [*texts_of(300), "word " * 500]
+    scorer = load_scorer(exported, "fp32", num_threads=2)
+    expected = TorchScorer(checkpoint)
+    np.testing.assert_allclose(scorer.probabilities(texts), expected.probabilities(texts), atol=1e-5)
+    assert (scorer.intents, dict(scorer.thresholds), scorer.reject) == (
+        expected.intents,
+        expected.thresholds,
+        expected.reject,
+    )
+    assert scorer.probabilities([]).shape == (0, 3)
+
+    write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    for model in (exported, checkpoint):
+        answer(tmp_path / "in.jsonl", tmp_path / f"{model.name}.jsonl", "--model", model, "--variant", "fp32")
+    exported_intents, intents = (
+        [row["intent"] for row in read_jsonl(tmp_path / f"{model.name}.jsonl")] for model in (exported, checkpoint)
+    )
+    assert exported_intents == intents
+    assert len(set(intents)) > 1
+
+
+def test_answering_with_an_exported_classifier_imports_no_torch(exported, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "open it"}])
+    options = ["--model", str(exported), "--variant", "fp32"]
+    program = f"""
+import sys
+from apps.predict import parse_arguments, predict
+predict(parse_arguments({[str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), *options]!r}))
+print(*({{"torch", "transformers"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,106 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.predict_fixtures import (
+    REPOSITORY,
+    answer,
+    classifier,  # noqa: F401
+    command,
+    read_jsonl,
+    texts_of,
+    write_jsonl,
+)
+
+NUM_ROWS = 60_000  # eight windows, so that work is left when the worker is killed
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start_node(environment, *arguments):
+    """Start a node in the foreground, as the leader of a process group of its own."""
+    line = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1"]
+    line += ["--num-cpus=2", "--object-store-memory=100000000", "--disable-usage-stats", *arguments]
+    return subprocess.Popen(
+        line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def kill(node):
+    if node.poll() is None:
+        os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
+
+
+def live_nodes(environment, address):
+    line = f"import ray; ray.init({address!r}, log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Yield the environment of a cluster's users and the worker nodes: a head and two workers on loopback."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_TMPDIR"] = "/tmp"  # sockets' paths must be short
+    nodes = []
+    try:
+        # One after the other: two that start at once can pick the same ports.
+        for role in (["--head", f"--port={port}", "--include-dashboard=false"], *[[f"--address={address}"]] * 2):
+            nodes.append(start_node(environment, *role))
+            while live_nodes(environment, address) < len(nodes):
+                assert nodes[-1].poll() is None, f"ray start {role} ended with {nodes[-1].returncode}"
+        yield {**environment, "RAY_ADDRESS": address}, nodes[1:]
+    finally:
+        for node in reversed(nodes):
+            kill(node)
+
+
+@pytest.mark.slow
+def test_ray_answers_every_row_once_as_one_process_does_while_a_worker_dies(cluster, classifier, tmp_path):  # noqa: F811
+    environment, workers = cluster
+    source = write_jsonl(
+        tmp_path / "in/big.jsonl", [{"id": row, "text": text} for row, text in enumerate(texts_of(NUM_ROWS))]
+    )
+    write_jsonl(tmp_path / "in/small.jsonl", [{"id": 0, "text": "open the window"}, {"id": 1, "text": ""}])
+    answer(tmp_path / "in", tmp_path / "alone", "--model", classifier, "--probabilities", "--threads", 1)
+    line = [sys.executable, "-m", "apps.predict", source.parent, tmp_path / "out", "--engine", "ray"]
+    running = subprocess.Popen(
+        [*line, "--model", classifier, "--probabilities"], env=environment, stderr=subprocess.PIPE, cwd=REPOSITORY
+    )
+    partial = []
+    while not any(path.stat().st_size for path in partial):
+        assert running.poll() is None, running.stderr.read().decode()
+        partial = list((tmp_path / "out").glob(".big.jsonl.*.part"))
+        time.sleep(0.05)
+    kill(workers[0])
+    assert running.poll() is None
+    _, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors.decode()
+    assert f"{NUM_ROWS + 2} rows, 1 of them bad" in errors.decode()
+    assert live_nodes(environment, environment["RAY_ADDRESS"]) == 2
+    answered = read_jsonl(tmp_path / "out/big.jsonl")
+    assert [row["id"] for row in answered] == list(range(NUM_ROWS))
+    for name in ("big.jsonl", "small.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_ray_refuses_standard_input_which_its_workers_do_not_see(classifier):  # noqa: F811
+    done = command("-", "-", "--engine", "ray", "--model", classifier, "--input-format", "csv", input=b"text\non\n")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == b"error: --engine ray cannot read standard input, which its workers do not see; save it as a file\n"
+    )
