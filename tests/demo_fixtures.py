@@ -46,19 +46,29 @@ def make_classifier(folder: Path, intents: Sequence[str]) -> None:
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=32,
     )
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     encoder = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
         max_position_embeddings=32,
     )
     model = IntentClassifier(
         IntentClassifierConfig(
-            encoder=encoder, id2label=dict(enumerate(intents)), label2id={name: i for i, name in enumerate(intents)}
+            encoder=encoder,
+            id2label=dict(enumerate(intents)),
+            label2id={name: i for i, name in enumerate(intents)},
         )
     )
     batch = tokenizer([text for text, _ in SPOKEN], padding=True, return_tensors="pt")
@@ -103,12 +113,19 @@ def make_repository(root: Path) -> None:
     classifier, predictions = root / "models/classifier", root / "data/predictions/test.parquet"
     root.mkdir()
     git(root, "init", "-q")
-    for name, value in (("user.name", "Tester"), ("user.email", "tester@example.org"), ("commit.gpgsign", "false")):
+    for name, value in (
+        ("user.name", "Tester"),
+        ("user.email", "tester@example.org"),
+        ("commit.gpgsign", "false"),
+    ):
         git(root, "config", name, value)
     (root / ".gitignore").write_text("/.cache/\n")
     make_classifier(classifier, INTENTS)
     config = (classifier / "config.json").read_text()
-    with warnings.catch_warnings(action="ignore"), Repo.init(str(root)) as repo:  # DVC's own dependencies warn
+    with (
+        warnings.catch_warnings(action="ignore"),
+        Repo.init(str(root)) as repo,
+    ):  # DVC's own dependencies warn
 
         def track() -> None:
             repo.add([str(classifier), str(predictions)])
@@ -127,7 +144,11 @@ def make_repository(root: Path) -> None:
         make_predictions(predictions, num_right=8)
         track()
 
-        calibration = {"temperature": 2.0, "thresholds": dict.fromkeys(INTENTS, 0.9999), "reject": "no_intent"}
+        calibration = {
+            "temperature": 2.0,
+            "thresholds": dict.fromkeys(INTENTS, 0.9999),
+            "reject": "no_intent",
+        }
         (classifier / "calibration.json").write_text(json.dumps(calibration))
         repo.add([str(classifier)])
         repo.experiments.save(name="careful")
@@ -174,9 +195,12 @@ def serving(root: Path, *options: str, **variables: str) -> Iterator[str]:
     """Yield the address of `python -m apps.demo`, run in `root` on a free port."""
     command = [sys.executable, "-m", "apps.demo", "--port", "0", *options]
     log_path = root.parent / "demo.log"
-    with log_path.open("w") as log, subprocess.Popen(
-        command, cwd=root, env=environment(**variables), stdout=subprocess.PIPE, stderr=log, text=True
-    ) as process:
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(
+            command, cwd=root, env=environment(**variables), stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout
             line = process.stdout.readline()

@@ -18,8 +18,16 @@ from tests.demo_fixtures import INTENTS, serving, shared_repository
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,1000",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1200,1000",
 ]
 HOSTILE = "open my window <script>window.hit=1</script><img src=x onerror=window.hit=1> ${window.hit=1} {{hit}}"
 pytestmark = pytest.mark.skipif(
@@ -29,7 +37,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(shared_repository(tmp_path_factory.getbasetemp()), "--max-characters", "200", "--max-upload-mib", "1") as url:
+    with serving(
+        shared_repository(tmp_path_factory.getbasetemp()), "--max-characters", "200", "--max-upload-mib", "1"
+    ) as url:
         yield url
 
 
@@ -64,7 +74,9 @@ class Page:
             found = browser.find_elements(By.CSS_SELECTOR, selector)
             return next((one for one in found if one.is_displayed() and containing in one.text), None)
 
-        return WebDriverWait(self.browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(find, f"no {selector} with {containing!r}")
+        return WebDriverWait(self.browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
+            find, f"no {selector} with {containing!r}"
+        )
 
     def ask(self, text: str) -> None:
         box = self.wait("#text input, #text textarea")

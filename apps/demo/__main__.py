@@ -23,16 +23,30 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; another one lets other machines in, without a password")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; another one lets other machines in, without a password",
+    )
     add("--port", type=int, default=7860, help="0 takes a free one")
-    add("--threshold", type=float, default=0.5, help="probability that a classifier without calibration.json must reach to act")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="probability that a classifier without calibration.json must reach to act",
+    )
     add("--max-characters", type=int, default=500, help="longest text")
     add("--max-upload-mib", type=float, default=5, help="largest CSV file")
     add("--max-rows", type=int, default=10_000, help="most rows of a CSV file")
     add("--concurrency", type=int, default=1, help="questions answered at the same time")
     add("--queue", type=int, default=100, help="clients that may wait; further ones are told to come back")
     add("--keep", type=int, default=4, help="classifiers kept in memory")
-    add("--threads", type=int, default=1, help="threads of a classifier; more rarely pay for single short texts")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of a classifier; more rarely pay for single short texts",
+    )
     return parser.parse_args()
 
 
@@ -42,7 +56,10 @@ def main() -> None:
     _check(options)
     with tempfile.TemporaryDirectory(prefix="intents-demo-") as uploads:
         os.environ.update(
-            GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=uploads
+            GRADIO_ANALYTICS_ENABLED="False",
+            HF_HUB_DISABLE_TELEMETRY="1",
+            HF_HUB_OFFLINE="1",
+            GRADIO_TEMP_DIR=uploads,
         )  # gradio reads them when it is imported
         _serve(options)
 
@@ -92,9 +109,15 @@ def _make_desk(options: argparse.Namespace) -> "Desk":
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+        )
     except OSError as error:
-        raise ValueError(f"cannot listen on {host} port {port} ({error.strerror or error}); try --port 0") from None
+        known = (
+            error.errno is not None and error.errno > 0
+        )  # create_server adds to the text; an unknown host has no errno
+        reason = os.strerror(error.errno) if known else error.strerror
+        raise ValueError(f"cannot listen on {host} port {port} ({reason}); try --port 0") from None
 
 
 def _is_loopback(host: str) -> bool:

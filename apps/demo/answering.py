@@ -52,9 +52,7 @@ def policy_of(loaded: Loaded, default_threshold: float) -> Policy:
     if loaded.is_calibrated:
         thresholds = {intent: float(loaded.scorer.thresholds.get(intent, 0.0)) for intent in intents}
         return Policy(thresholds, loaded.scorer.reject)
-    return Policy(
-        dict.fromkeys(intents, default_threshold), _USUAL_REJECT if _USUAL_REJECT in intents else None
-    )
+    return Policy(dict.fromkeys(intents, default_threshold), _USUAL_REJECT if _USUAL_REJECT in intents else None)
 
 
 def answer(loaded: Loaded, text: str, default_threshold: float) -> Answer:
@@ -80,9 +78,7 @@ def answer(loaded: Loaded, text: str, default_threshold: float) -> Answer:
     )
 
 
-def answer_many(
-    loaded: Loaded, texts: Sequence[str], default_threshold: float
-) -> list[tuple[str, float, Action]]:
+def answer_many(loaded: Loaded, texts: Sequence[str], default_threshold: float) -> list[tuple[str, float, Action]]:
     """Return (intent, confidence, action) for each text."""
     policy, intents = policy_of(loaded, default_threshold), loaded.scorer.intents
     probabilities_nc: NDArray[np.float32] = loaded.scorer.probabilities(texts)

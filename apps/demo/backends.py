@@ -43,7 +43,7 @@ class TorchScorer:
         self._temperature = calibration.temperature
         self.thresholds, self.reject = calibration.thresholds, calibration.reject
         names = self._model.config.id2label or {}
-        self.intents = [str(names[label]) for label in sorted(names)]
+        self.intents: Sequence[str] = [str(names[label]) for label in sorted(names)]
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
@@ -67,7 +67,9 @@ class OnnxScorer:
     def __init__(self, folder: Path, variant: str, num_threads: int | None) -> None:
         from intents.runtime import IntentClassifier
 
-        self._classifier = IntentClassifier.load(folder, variant=variant, num_threads=num_threads or os.cpu_count() or 1)
+        self._classifier = IntentClassifier.load(
+            folder, variant=variant, num_threads=num_threads or os.cpu_count() or 1
+        )
         settings = self._classifier.settings
         self.intents, self.thresholds, self.reject = settings.intents, settings.thresholds, settings.reject
 

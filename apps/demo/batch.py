@@ -54,7 +54,9 @@ def answer_file(
         writer.writeheader()
         writer.writerows(rows)
     actions = Counter(row["action"] for row in rows)
-    preview = [{"text": row[column][:200], **{name: row[name] for name in ADDED_COLUMNS}} for row in rows[:_PREVIEW_ROWS]]
+    preview = [
+        {"text": row[column][:200], **{name: row[name] for name in ADDED_COLUMNS}} for row in rows[:_PREVIEW_ROWS]
+    ]
     return BatchResult(len(rows), actions[""], {name: actions[name] for name in ("act", "ask", "leave")}, preview)
 
 
@@ -70,7 +72,7 @@ def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
         header = next(reader, [])
         if not header or len(set(header)) < len(header):
             raise ValueError("the first row must name the columns, each of them once")
-        rows = []
+        rows: list[Row] = []
         for cells in reader:
             if len(rows) == most_rows:
                 raise ValueError(

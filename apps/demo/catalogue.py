@@ -1,4 +1,4 @@
-"""The classifiers at hand: the workspace's, its ONNX exports, and those of tags and experiments; loaded when first asked."""
+"""The classifiers at hand, loaded when first asked: the workspace's, its ONNX exports, and other revisions'."""
 
 import threading
 from collections import OrderedDict
@@ -76,7 +76,7 @@ class Catalogue:
         _check_name(name)
         if name not in _LABELS:
             with self._lock:
-                return fetch_output(name, _PREDICTIONS, self._root)
+                return _fetch(name, _PREDICTIONS, self._root)
         path = self._root / _PREDICTIONS
         if not path.is_file():
             raise ValueError(f"{_PREDICTIONS} does not exist: run `dvc repro`, or `dvc pull {_PREDICTIONS}`")
@@ -88,9 +88,11 @@ class Catalogue:
         if name in _ONNX_FILES:
             folder = self._root / _ONNX_DIR
             if not (folder / _ONNX_FILES[name]).is_file():
-                raise ValueError(f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`")
+                raise ValueError(
+                    f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`"
+                )
             return folder
-        return fetch_output(name, _CLASSIFIER_DIR, self._root)
+        return _fetch(name, _CLASSIFIER_DIR, self._root)
 
 
 def _check_name(name: str) -> None:
@@ -99,7 +101,7 @@ def _check_name(name: str) -> None:
 
 
 def _changed_at(folder: Path) -> int:
-    """Return when the newest file in `folder` changed, in ns: after `dvc repro` the demo answers with the new classifier."""
+    """Return when `folder` last changed, in ns: after `dvc repro` the demo answers with the new classifier."""
     return max((path.stat().st_mtime_ns for path in folder.glob("*")), default=0)
 
 
@@ -109,11 +111,21 @@ def _open(name: str, folder: Path, num_threads: int) -> Loaded:
     return Loaded(name, scorer, (folder / CALIBRATION).is_file() or bool(scorer.thresholds))
 
 
+def _fetch(rev: str, path: str, root: Path) -> Path:
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.scm import SCMError
+
+    try:
+        return fetch_output(rev, path, root)
+    except (NotDvcRepoError, SCMError):
+        raise ValueError("other revisions need a Git repository with DVC; here is none") from None
+
+
 def _revisions(root: Path) -> list[tuple[str, str]]:
     """Return the kinds and names of the repository's tags and experiments."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
-    from dvc.scm import NoSCM
+    from dvc.scm import NoSCM, SCMError
 
     try:
         with Repo(str(root)) as repo:
@@ -122,5 +134,5 @@ def _revisions(root: Path) -> list[tuple[str, str]]:
             tags = [("tag", tag) for tag in repo.scm.list_tags()]
             found = repo.experiments.ls(all_commits=True)
             return tags + [("experiment", name) for runs in found.values() for name, _ in runs if name]
-    except NotDvcRepoError:
+    except (NotDvcRepoError, SCMError):  # a copy of the files alone: the classifiers in it answer all the same
         return []

@@ -17,7 +17,7 @@ THEME = gr.themes.Default(
     primary_hue="emerald",
     neutral_hue="slate",
     radius_size="lg",
-    font=["system-ui", "sans-serif"],  # gradio's own are fetched from the web or from its package
+    font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 ).set(
     body_background_fill="*neutral_50",
@@ -31,7 +31,8 @@ SELECT_ON_FOCUS = """() => document.addEventListener("focusin",
     (event) => event.target.closest("#first, #second") && event.target.select && event.target.select())"""
 _NOBODY = ""
 _MASTHEAD = """<div class="masthead"><h1>What does the car understand?</h1>
-<p>Say something to the car and see the intent, how sure it is, and whether it would act or rather ask again.</p></div>"""
+<p>Say something to the car and see the intent, how sure it is, and whether it would act or
+rather ask again.</p></div>"""
 # Events wait for one another only within a lane: a long file does not hold up those who type.
 _QUESTIONS: dict[str, Any] = {"concurrency_id": "questions", "api_visibility": "private"}
 
@@ -70,7 +71,11 @@ class Desk:
         return render("matrices", matrices=matrices)
 
     def answer_upload(
-        self, upload: str | None, column: str, first: str | None, progress: gr.Progress = gr.Progress()
+        self,
+        upload: str | None,
+        column: str,
+        first: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, Any]:
         """Return the summary of an uploaded file as HTML, and the button that downloads its answers."""
         started = time.perf_counter()
@@ -111,7 +116,11 @@ def build_page(desk: Desk, url: str) -> gr.Blocks:
         with gr.Tab("From a program"):
             gr.HTML(render("rest", url=url, limits=limits))
         gr.on(
-            [matrix_tab.select, first.change, second.change], desk.show_matrices, [first, second], matrices, **_QUESTIONS
+            [matrix_tab.select, first.change, second.change],
+            desk.show_matrices,
+            [first, second],
+            matrices,
+            **_QUESTIONS,
         )
         page.load(lambda: _choices(desk), None, [first, second], show_progress="hidden", **_QUESTIONS)
     page.queue(max_size=limits.queue, default_concurrency_limit=limits.concurrency)
@@ -154,10 +163,14 @@ def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown) -> None:
         elem_id="text",
     )
     answers = gr.HTML(render("answers", answers=[]), elem_id="answers")
-    # A text that is too long is cut in the browser, one character past the limit: the message is the same, the wait is not.
+    # The browser cuts a text that is too long, one character past the limit: the same message, without the wait.
     cut = f"(text, first, second) => [(text || '').slice(0, {desk.limits.characters + 1}), first, second]"
     asked: dict[str, Any] = {
-        "fn": desk.show_answers, "inputs": [text, first, second], "outputs": answers, "js": cut, **_QUESTIONS
+        "fn": desk.show_answers,
+        "inputs": [text, first, second],
+        "outputs": answers,
+        "js": cut,
+        **_QUESTIONS,
     }
     gr.on([text.submit, first.change, second.change], **asked)
     with gr.Row(elem_classes="examples"):
@@ -182,7 +195,11 @@ def _batch_tab(desk: Desk, first: gr.Dropdown) -> None:
     summary = gr.HTML(elem_id="summary")
     download = gr.DownloadButton("Download the answers", visible=False, elem_id="download")
     start.click(
-        desk.answer_upload, [upload, column, first], [summary, download], concurrency_id="files", concurrency_limit=1,
+        desk.answer_upload,
+        [upload, column, first],
+        [summary, download],
+        concurrency_id="files",
+        concurrency_limit=1,
         api_visibility="private",
     )
 

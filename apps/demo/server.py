@@ -61,7 +61,9 @@ def build_server(desk: Desk, url: str) -> FastAPI:
 
     @server.exception_handler(Busy)
     async def explain_busy(request: Request, error: Busy) -> JSONResponse:
-        return JSONResponse({"error": "too many clients are waiting; try again in a few seconds"}, 503, {"Retry-After": "5"})
+        return JSONResponse(
+            {"error": "too many clients are waiting; try again in a few seconds"}, 503, {"Retry-After": "5"}
+        )
 
     return gr.mount_gradio_app(
         server,

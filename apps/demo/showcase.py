@@ -83,7 +83,10 @@ def _confidence(row: Row) -> tuple[float, str]:
 def _likeness_to(commands: list[Row], others: list[Row]) -> Key:
     """Return a key that grows with the share of a text's words that are commoner in `commands` than in `others`."""
     counts = [Counter(word for row in rows for word in set(_words(row))) for rows in (commands, others)]
-    shares = [{word: count / len(rows) for word, count in counter.items()} for counter, rows in zip(counts, (commands, others), strict=True)]
+    shares = [
+        {word: count / len(rows) for word, count in counter.items()}
+        for counter, rows in zip(counts, (commands, others), strict=True)
+    ]
 
     def likeness(row: Row) -> tuple[float, str]:
         words = _words(row)
