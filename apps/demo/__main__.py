@@ -1,0 +1,131 @@
+"""Starts the demo: see `python -m apps.demo --help`."""
+
+import argparse
+import os
+import socket
+import sys
+import tempfile
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intents.cli import run
+
+if TYPE_CHECKING:
+    from apps.demo.page import Desk
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.demo",
+        description="The classifier in a browser, and behind one REST call.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; another one lets other machines in, without a password",
+    )
+    add("--port", type=int, default=7860, help="0 takes a free one")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="probability that a classifier without calibration.json must reach to act",
+    )
+    add("--max-characters", type=int, default=500, help="longest text")
+    add("--max-upload-mib", type=float, default=5, help="largest CSV file")
+    add("--max-rows", type=int, default=10_000, help="most rows of a CSV file")
+    add("--concurrency", type=int, default=1, help="questions answered at the same time")
+    add("--queue", type=int, default=100, help="clients that may wait; further ones are told to come back")
+    add("--keep", type=int, default=4, help="classifiers kept in memory")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of a classifier; more rarely pay for single short texts",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    options = parse_arguments()
+    _check(options)
+    with tempfile.TemporaryDirectory(prefix="intents-demo-") as uploads:
+        os.environ.update(
+            GRADIO_ANALYTICS_ENABLED="False",
+            HF_HUB_DISABLE_TELEMETRY="1",
+            HF_HUB_OFFLINE="1",
+            GRADIO_TEMP_DIR=uploads,
+        )  # gradio reads them when it is imported
+        _serve(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("max_characters", "max_upload_mib", "max_rows", "concurrency", "queue", "keep", "threads"):
+        if getattr(options, name) <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {getattr(options, name)}")
+    if not 0 <= options.threshold <= 1:
+        raise ValueError(f"--threshold must be between 0 and 1, got {options.threshold}")
+    if not 0 <= options.port < 65536:
+        raise ValueError(f"--port must be between 0 and 65535, got {options.port}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    with _listen(options.host, options.port) as listener:
+        try:
+            import gradio  # noqa: F401
+            import uvicorn
+        except ModuleNotFoundError as error:
+            raise ValueError(f"the demo needs {error.name}: pip install -e '.[demo]'") from None
+        from apps.demo.server import build_server
+
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        if not _is_loopback(options.host):
+            sys.stderr.write(f"warning: {options.host} can be reached from other machines, and there is no password\n")
+        application = build_server(_make_desk(options), url)
+        print(f"the demo is at {url} (Ctrl-C stops it)", flush=True)
+        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+
+
+def _make_desk(options: argparse.Namespace) -> "Desk":
+    from apps.demo.catalogue import Catalogue
+    from apps.demo.limits import Limits
+    from apps.demo.page import Desk
+
+    limits = Limits(
+        characters=options.max_characters,
+        upload_bytes=round(options.max_upload_mib * 2**20),
+        rows=options.max_rows,
+        concurrency=options.concurrency,
+        queue=options.queue,
+    )
+    return Desk(Catalogue(Path("."), options.keep, options.threads), limits, options.threshold)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+        )
+    except OSError as error:
+        known = (
+            error.errno is not None and error.errno > 0
+        )  # create_server adds to the text; an unknown host has no errno
+        reason = os.strerror(error.errno) if known else error.strerror
+        raise ValueError(f"cannot listen on {host} port {port} ({reason}); try --port 0") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""Answers an uploaded CSV file: bounded, every row kept, a bad row explained beside it."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from apps.demo.answering import answer_many
+from apps.demo.catalogue import Loaded
+from apps.demo.limits import Limits
+
+_ROWS_AT_ONCE = 256
+_PREVIEW_ROWS = 8
+ADDED_COLUMNS = ["intent", "confidence", "action", "reason"]
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of an uploaded file."""
+
+    rows: int
+    failed: int
+    actions: dict[str, int]
+    preview: list[Row]
+
+
+def answer_file(
+    source: Path,
+    target: Path,
+    loaded: Loaded,
+    column: str,
+    limits: Limits,
+    default_threshold: float,
+    progress: Callable[[float], None],
+) -> BatchResult:
+    """Write the rows of the CSV file `source`, and the answers to its `column`, to the CSV file `target`.
+
+    Raises:
+        ValueError: `source` is no CSV file in UTF-8, has no such column, or too many rows.
+
+    """
+    header, rows = _read(source, limits.rows)
+    if column not in header:
+        raise ValueError(f"the file has no column {column!r}; it has: {', '.join(header)[:500]}")
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        _answer_rows(rows[start : start + _ROWS_AT_ONCE], loaded, column, limits, default_threshold)
+        progress(min(1.0, (start + _ROWS_AT_ONCE) / len(rows)))
+    columns = header + [name for name in ADDED_COLUMNS if name not in header]
+    with target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    actions = Counter(row["action"] for row in rows)
+    preview = [
+        {"text": row[column][:200], **{name: row[name] for name in ADDED_COLUMNS}} for row in rows[:_PREVIEW_ROWS]
+    ]
+    return BatchResult(len(rows), actions[""], {name: actions[name] for name in ("act", "ask", "leave")}, preview)
+
+
+def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
+    try:
+        text = source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError("the file is not text in UTF-8; upload a CSV file with a header row")
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = next(reader, [])
+        if not header or len(set(header)) < len(header):
+            raise ValueError("the first row must name the columns, each of them once")
+        rows: list[Row] = []
+        for cells in reader:
+            if len(rows) == most_rows:
+                raise ValueError(
+                    f"the file has more than {most_rows:,} rows; answer large files with a batch job instead"
+                )
+            if cells:
+                rows.append(_row(header, cells, reader.line_num))
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num} is not valid CSV ({error})") from None
+    if not rows:
+        raise ValueError("the file has no rows below its header")
+    return header, rows
+
+
+def _row(header: list[str], cells: list[str], line: int) -> Row:
+    if len(cells) > len(header):
+        raise ValueError(
+            f"line {line} has {len(cells)} cells, the header has {len(header)}; put texts with commas between quotes"
+        )
+    return dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+
+
+def _answer_rows(rows: list[Row], loaded: Loaded, column: str, limits: Limits, default_threshold: float) -> None:
+    """Add the answers, or the reasons why there is none, to `rows`."""
+    good: list[tuple[Row, str]] = []
+    for row in rows:
+        try:
+            good.append((row, limits.check_text(row[column])))
+        except ValueError as error:
+            row |= {"intent": "", "confidence": "", "action": "", "reason": str(error)}
+    found = answer_many(loaded, [text for _, text in good], default_threshold) if good else []
+    for (row, _), (intent, confidence, action) in zip(good, found, strict=True):
+        row |= {"intent": intent, "confidence": f"{confidence:.4f}", "action": action, "reason": ""}

@@ -1,0 +1,80 @@
+"""The demo as one web application: the page, the REST call, and what protects both."""
+
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, StrictStr
+from starlette.middleware import Middleware
+
+from apps.demo.guards import BodyLimit, SecurityHeaders
+from apps.demo.limits import Busy, Gate
+from apps.demo.page import SELECT_ON_FOCUS, THEME, Desk, build_page
+from apps.demo.rendering import stylesheet
+
+
+class Question(BaseModel):
+    """Body of POST /api/classify."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: StrictStr
+    classifier: StrictStr = "workspace"
+
+
+def build_server(desk: Desk, url: str) -> FastAPI:
+    """Return the application that serves the page at / and the REST call at /api/classify."""
+    limits = desk.limits
+    server = FastAPI(
+        title="Driver intents",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # FastAPI's documentation pages load scripts from a CDN
+        redoc_url=None,
+        middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, upload_bytes=limits.upload_bytes)],
+    )
+    gate = Gate(limits.concurrency, limits.queue)
+
+    @server.post("/api/classify")
+    async def classify(question: Question) -> dict[str, Any]:
+        """Return the intent of one text, the probabilities, and what the car would do."""
+        async with gate:
+            answer = await run_in_threadpool(desk.ask, question.text, question.classifier)
+        return asdict(answer)
+
+    @server.get("/api/classifiers")
+    def classifiers() -> list[str]:
+        """Return the names of the classifiers at hand; any other revision's name works too."""
+        return [name for _, name in desk.catalogue.choices()]
+
+    @server.exception_handler(ValueError)
+    async def explain(request: Request, error: ValueError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @server.exception_handler(RequestValidationError)
+    async def explain_shape(request: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors())
+        return JSONResponse({"error": wrong}, 422)
+
+    @server.exception_handler(Busy)
+    async def explain_busy(request: Request, error: Busy) -> JSONResponse:
+        return JSONResponse(
+            {"error": "too many clients are waiting; try again in a few seconds"}, 503, {"Retry-After": "5"}
+        )
+
+    return gr.mount_gradio_app(
+        server,
+        build_page(desk, url),
+        path="/",
+        footer_links=[],
+        show_error=False,
+        max_file_size=limits.upload_bytes,
+        ssr_mode=False,
+        theme=THEME,
+        css=stylesheet(),
+        js=SELECT_ON_FOCUS,
+        enable_monitoring=False,
+    )
