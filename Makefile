@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test check constraints
+.PHONY: help repro test check verify sweep-seeds demo constraints
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -17,12 +17,26 @@ repro: .venv/installed  ## install what is missing, then rebuild whatever change
 	@echo "classifier  models/classifier"
 
 test: .venv/installed-dev  ## install what is missing, then run the tests
-	@python -m pytest
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed-dev  ## style and types
 	@ruff check .
 	@ruff format --check .
 	@mypy
+
+verify: .venv/installed-dev  ## is dvc.lock current, and does the remote hold all it names
+	@python -m apps.verify
+
+N ?= 5
+JOBS ?= 1
+# SET adds settings: make sweep-seeds N=3 SET='-S train.learning_rate=1e-4'
+sweep-seeds: .venv/installed  ## run the same settings over N seeds, then compare
+	dvc exp run --queue -S 'train.seed=range(0,$(N))' $(SET)
+	dvc exp run --run-all -j $(JOBS)
+	python -m apps.compare --strict
+
+demo: .venv/installed-dev  ## the classifier in a browser, at http://127.0.0.1:7860
+	@python -m apps.demo
 
 constraints:  ## resolve every dependency anew and pin it in constraints.txt
 	rm -rf .cache/constraints && $(PYTHON) -m venv .cache/constraints

@@ -148,7 +148,7 @@ def _shrink(path: Path) -> None:
 
 @pytest.fixture
 def author(finished_project: Project, tmp_path: Path) -> Clone:
-    """A copy of the author's working copy, cache included, to add a remote to; pushes to a Git repository of its own."""
+    """A copy of the author's working copy, cache included, to add a remote to; it pushes to its own Git repository."""
     path, git_url = tmp_path / "author", tmp_path / "project.git"
     shutil.copytree(finished_project.author.path, path, symlinks=True)
     shutil.copytree(finished_project.git_url, git_url)

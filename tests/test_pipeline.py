@@ -186,7 +186,8 @@ def test_the_checkpoint_opens_in_a_stock_pipeline(repository):
 def test_the_splits_open_with_datasets(repository):
     code = (
         "from datasets import load_dataset;"
-        "rows = load_dataset('parquet', data_files={'test': 'data/prepared/test.parquet'}, cache_dir='datasets')['test'];"
+        "files = {'test': 'data/prepared/test.parquet'};"
+        "rows = load_dataset('parquet', data_files=files, cache_dir='datasets')['test'];"
         "print('rows', rows.column_names, rows[0]['text'])"
     )
     line = run(repository, "python", "-W", "ignore", "-c", code).stdout.splitlines()[-1]
