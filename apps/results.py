@@ -63,6 +63,7 @@ class ResultReader:
         settings = _parse(self._read_tracked(rev, commit, "params.yaml"))
         stages = _stages_behind(rev, lock)
         outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+        recorded = _check_current(rev, stages, outputs, settings)
         metrics = self._read_tracked(rev, commit, METRICS)
         predictions = self._read_output(rev, commit, PREDICTIONS, outputs[PREDICTIONS])
         for path, content in ((METRICS, metrics), (PREDICTIONS, predictions)):
@@ -71,7 +72,6 @@ class ResultReader:
                     f"{rev}: {path} is not what dvc.lock records, so it is no finished result;"
                     " `dvc repro` makes it anew"
                 )
-        recorded = _check_current(rev, stages, outputs, settings)
         return _to_result(rev, recorded, _sources(stages, outputs), _parse(metrics)["test"], predictions)
 
     def _read_tracked(self, rev: str, commit: str | None, path: str) -> bytes:
