@@ -1,7 +1,7 @@
 """What the tests of sharing stand on: a small finished project, its clones, a real S3 server, a real sshd.
 
-A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and the fixtures
-give everything else. Nothing leaves the machine, and no setting of the user's own Git, DVC, AWS or SSH is read.
+A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and the
+fixtures give the rest. Nothing leaves the machine; no setting of the user's Git, DVC, AWS or SSH is read.
 """
 
 import os
@@ -77,7 +77,7 @@ def _section(settings: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Project:
-    """The finished project: a bare Git repository that people clone, and the working copy it was pushed from."""
+    """The finished project: a bare Git repository to clone, and the working copy it was pushed from."""
 
     author: Clone
     git_url: Path
@@ -115,7 +115,7 @@ def isolated_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory, isolated_env: dict[str, str]) -> Project:
-    """This repository as it stands, with a tiny encoder and few rows, reproduced once and pushed to a bare repository.
+    """This repository with a tiny encoder and few rows, reproduced once and pushed to a bare repository.
 
     It has no DVC remote yet: a test clones it, or copies the author's working copy, and adds one.
     """
@@ -156,7 +156,7 @@ def _shrink(path: Path) -> None:
 
 @pytest.fixture
 def author(finished_project: Project, tmp_path: Path) -> Clone:
-    """A copy of the author's working copy, cache included, to add a remote to; pushes to a Git repository of its own."""
+    """A copy of the author's working copy, cache included, with a Git origin of its own."""
     path, git_url = tmp_path / "author", tmp_path / "project.git"
     shutil.copytree(finished_project.author.path, path, symlinks=True)
     shutil.copytree(finished_project.git_url, git_url)

@@ -8,13 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 _SETTINGS = (
-    "access_key_id|secret_access_key|session_token|account_key|connection_string|sas_token|client_secret|password"
-    "|passphrase|api[_-]?key|bearer_token|aws_access_key_id|aws_secret_access_key|hf_token|wandb_api_key"
+    "access_key_id|secret_access_key|session_token|account_key|connection_string|sas_token|client_secret"
+    "|password|passphrase|api[_-]?key|bearer_token|aws_access_key_id|aws_secret_access_key|hf_token|wandb_api_key"
 )
 # A setting that is given a literal, and what keys look like wherever they stand.
 _KEY_LIKE = (
     re.compile(
-        rf"^\s*(export\s+)?['\"]?({_SETTINGS})['\"]?\s*[:=]\s*['\"]?[A-Za-z0-9/+_.~-]{{8,}}['\"]?,?\s*$",
+        rf"^\s*(export\s+)?['\"]?({_SETTINGS})['\"]?\s*[:=]\s*['\"]?[A-Za-z0-9/+_~-]{{8,}}['\"]?,?\s*$",
         re.I | re.M,
     ),
     re.compile(r"\bA(KIA|SIA)[0-9A-Z]{16}\b"),

@@ -1,4 +1,4 @@
-"""What goes wrong with a remote, against a real S3 server: nothing is lost, and the message says what to do."""
+"""What goes wrong with a remote, against a real S3 server: nothing is lost, messages say what to do."""
 
 import hashlib
 import sys

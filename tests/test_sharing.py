@@ -50,7 +50,7 @@ def test_two_clones_share_data_runs_and_experiments_over_s3(author, clone_of, s3
     other.set_keys(s3_server)
     other.dvc("pull", "--run-cache")
     assert UP_TO_DATE in other.dvc("repro")
-    # The run-cache came along: even without dvc.lock a stage that was run elsewhere is not run again. (Only a stage
+    # The run-cache came along: without dvc.lock too, a stage that ran elsewhere is not run again. (Only one
     # without metrics: `dvc push --run-cache` leaves their bytes behind, since they are in Git.)
     (other.path / "dvc.lock").unlink()
     assert "Stage 'encoder' is cached - skipping run" in other.dvc("repro", "encoder")
