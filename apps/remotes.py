@@ -1,7 +1,8 @@
 """What a DVC remote really holds, which DVC itself takes on trust.
 
-Where a folder's list of files is in the remote, DVC assumes that the files are too: `dvc push` and `dvc status
---cloud` then see nothing amiss. Here every object is asked for, and sent again from this clone's cache on request.
+Where a folder's list of files is in the remote, DVC assumes that the files are too: `dvc push` and
+`dvc status --cloud` then see nothing amiss. Here every object is asked for, and sent again from this clone's
+cache on request.
 """
 
 import hashlib
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bool) -> list[str]:
     """Return a line for each output in dvc.lock that the remote (None: the default one) does not hold whole.
 
-    `contents` also reads the objects that are there and compares them with their hashes. `repair` first sends what
-    lacks or is damaged, as far as this clone's cache has it.
+    `contents` also reads the objects that are there and compares them with their hashes. `repair` first sends
+    what lacks or is damaged, as far as this clone's cache has it.
 
     Raises:
         ValueError: there is no such remote, or it cannot be reached, or it refuses the credentials.
@@ -36,8 +37,8 @@ def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bo
     # Every kind of store has exceptions of its own, from packages that need not be installed.
     except Exception as error:
         raise ValueError(
-            f"the remote cannot be asked: {error or type(error).__name__}\nCheck `dvc remote list`, the network and"
-            " the credentials (.dvc/config.local or the environment); --lock-only asks no remote"
+            f"the remote cannot be asked: {error or type(error).__name__}\nCheck `dvc remote list`, the network"
+            " and the credentials (.dvc/config.local or the environment); --lock-only asks no remote"
         ) from error
     return [
         *_lines(objects, absent - sent, "lacks"),
@@ -50,8 +51,8 @@ def _lines(objects: dict[str, set[str]], names: set[str], what: str) -> Iterator
         chosen = sorted(members & names)
         if chosen:
             yield (
-                f"{out}: the remote {what} {len(chosen)} of its {len(members)} object(s), such as {chosen[0]};"
-                " run `python -m apps.verify --contents --repair` in a clone that has it"
+                f"{out}: the remote {what} {len(chosen)} of its {len(members)} object(s), such as"
+                f" {chosen[0]}; run `python -m apps.verify --contents --repair` in a clone that has it"
             )
 
 
@@ -73,7 +74,7 @@ def _is_damaged(store: "HashFileDB", name: str) -> bool:
 
 
 def _send(cache: "HashFileDB", store: "HashFileDB", names: set[str]) -> set[str]:
-    """Send the objects `names` from `cache` to `store`, over whatever is there; return those that `cache` had."""
+    """Send the objects `names` from `cache` over whatever is in `store`; return those that `cache` had."""
     had = sorted(name for name in names if cache.exists(name) and not _is_damaged(cache, name))
     if had:
         store.add([cache.oid_to_path(name) for name in had], cache.fs, had, check_exists=False)

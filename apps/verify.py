@@ -91,6 +91,9 @@ def _stale_outs(stage: "Stage") -> Iterator[str]:
 
 def _stale_file(entry: "Output") -> Iterator[str]:
     """Compare a file in Git, or params in one, with dvc.lock."""
+    if not entry.hash_info and entry.exists:
+        yield f"{entry} is not in dvc.lock"
+        return
     for name, change in entry.workspace_status().items():
         if isinstance(change, dict):
             yield from (f"{param} in {name} is {how} since dvc.lock" for param, how in change.items())

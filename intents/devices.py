@@ -34,9 +34,9 @@ class Claim:
 
 
 def visible_devices() -> list[str]:
-    """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them, or ["machine"] where there is none.
+    """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; ["machine"] if there is none.
 
-    Asks the driver's nvidia-smi rather than torch: once torch has looked at the GPUs it is too late to choose one.
+    Asks the driver's nvidia-smi, not torch: once torch has looked at the GPUs it is too late to choose one.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
@@ -52,8 +52,8 @@ def claim_device(when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | N
     """Take one of `devices` (default: those visible) for this process, and hide the others from CUDA.
 
     Jobs that name the same `lock_dir` get a device each as long as there are enough; a machine without a GPU
-    counts as one device. Then `when_busy` decides: "wait" until one is free, or "share" the one that the fewest
-    jobs use.
+    counts as one device. Then `when_busy` decides: "wait" until one is free, or "share" the one that the
+    fewest jobs use.
     """
     names = list(devices) if devices is not None else visible_devices()
     if "LOCAL_RANK" in os.environ:  # torchrun started this process, and has chosen for it

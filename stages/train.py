@@ -68,7 +68,7 @@ def main() -> None:
     runtime = load_params("runtime", RuntimeParams)
     durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
     claim = claim_device(runtime.when_busy, durable_dir / "devices")
-    # Heavy packages only once the settings are known to be right, and CUDA only once it is told which GPU it may see.
+    # Heavy packages only once the settings are known to be right and CUDA knows which GPU it may see.
     import transformers
 
     from intents.batching import TokenizedTexts

@@ -1,0 +1,104 @@
+"""`python -m apps.verify` in a clone that has no data, as in a CI of the user's own."""
+
+import shutil
+import sys
+
+import pytest
+import yaml
+
+pytest_plugins = ["sharing_fixtures"]
+
+
+@pytest.fixture
+def shared(author, clone_of):
+    """A clone without data of a project whose remote, a shared folder, holds everything; and that folder."""
+    store = author.path.parent / "store"
+    author.dvc("remote", "add", "--default", "store", str(store))
+    author.commit("Remote")
+    author.git("push", "--quiet")
+    author.dvc("push")
+    return clone_of(author, "ci"), store
+
+
+def verify(clone, *options, fails=False):
+    return clone.run(sys.executable, "-m", "apps.verify", *options, fails=fails).splitlines()
+
+
+def edit(clone, name, old, new):
+    path = clone.path / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def test_a_finished_commit_passes_without_any_data_being_pulled(shared):
+    clone, _ = shared
+    assert verify(clone) == ["dvc.lock is current and the remote holds all it names"]
+    assert verify(clone, "--rev", "main", "--contents") == [
+        "dvc.lock is current and the remote holds all it names"
+    ]
+    assert not (clone.path / ".dvc/cache").exists()
+    assert not (clone.path / "models").exists()
+
+
+def test_every_way_in_which_the_lock_is_stale_is_one_line(shared):
+    clone, _ = shared
+    edit(clone, "intents/splitting.py", '"""', '"""Changed. ')
+    edit(clone, "params.yaml", "num_mistakes: 50", "num_mistakes: 51")
+    edit(clone, "dvc.yaml", "cmd: python -m stages.tokenize", "cmd: python -m  stages.tokenize")
+    edit(clone, "dvc.yaml", "      - data/tokenized/test.parquet\n    metrics", "    metrics")
+    edit(
+        clone,
+        "dvc.yaml",
+        "      - intents/tracking.py\n",
+        "      - intents/tracking.py\n      - intents/rows.py\n",
+    )
+    edit(clone, "metrics/train.json", "{", "{ ")
+    remedy = "; run `dvc repro` and commit dvc.lock"
+    problems = verify(clone, "--lock-only", fails=True)
+    assert f"prepare: intents/splitting.py is modified since dvc.lock{remedy}" in problems
+    assert f"evaluate: evaluate in params.yaml is modified since dvc.lock{remedy}" in problems
+    assert f"tokenize: its cmd in dvc.yaml is not the one in dvc.lock{remedy}" in problems
+    assert f"train: intents/rows.py is not in dvc.lock{remedy}" in problems
+    assert f"train: metrics/train.json is modified since dvc.lock{remedy}" in problems
+    assert any("data/tokenized/test.parquet does not exist" in problem for problem in problems)
+    # What is committed is as good as before.
+    assert verify(clone, "--rev", "HEAD", "--lock-only") == ["dvc.lock is current"]
+
+
+def test_a_stage_that_read_something_else_than_was_written_is_named(shared):
+    clone, _ = shared
+    lock = yaml.safe_load((clone.path / "dvc.lock").read_text())
+    lock["stages"]["encoder"]["outs"][0]["md5"] = f"{'f' * 32}.dir"
+    (clone.path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    problems = verify(clone, "--lock-only", fails=True)
+    wrong = "the models/encoder in dvc.lock that it read is not the one that stage encoder wrote"
+    assert [problem.split(";")[0] for problem in problems] == [f"tokenize: {wrong}", f"train: {wrong}"]
+
+
+def test_each_output_that_the_remote_lacks_is_one_line(shared):
+    clone, store = shared
+    shutil.rmtree(store)
+    problems = verify(clone, fails=True)
+    assert {problem.split(":")[0] for problem in problems} >= {"models/encoder", "models/classifier"}
+    assert all(": the remote lacks 1 of its 1 object(s), such as " in problem for problem in problems)
+
+
+def test_a_lock_that_cannot_be_read_and_names_nobody_knows_are_errors_of_one_line(shared):
+    clone, _ = shared
+    assert (
+        "no branch, tag, commit or experiment is called 'nope'"
+        in verify(clone, "--rev", "nope", fails=True)[0]
+    )
+    assert "remote 'nope' doesn't exist" in verify(clone, "--remote", "nope", fails=True)[0]
+    edit(clone, "dvc.lock", "schema:", "<<<<<<< HEAD\nschema:")
+    [message] = verify(clone, "--lock-only", fails=True)
+    assert message.startswith("error: ") and "dvc.lock" in message
+
+
+def test_a_stage_that_was_never_run_is_named(shared):
+    clone, _ = shared
+    (clone.path / "dvc.lock").unlink()
+    assert verify(clone, "--lock-only", fails=True) == [
+        f"{stage}: not in dvc.lock; run `dvc repro` and commit dvc.lock"
+        for stage in ("encoder", "prepare", "tokenize", "train", "evaluate")
+    ]
