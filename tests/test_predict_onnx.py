@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from intents.bulk.scoring import TorchScorer, load_scorer
+from intents.deciding import softmax
 from tests.predict_fixtures import REPOSITORY, answer, classifier, read_jsonl, texts_of, write_jsonl  # noqa: F401
 
 pytest.importorskip("intents.runtime", reason="comes with the export stage")
@@ -27,12 +28,14 @@ def exported(classifier, tmp_path_factory):  # noqa: F811
     tokenizer.enable_truncation(32)
     tokenizer.save(str(folder / "tokenizer.json"))
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": ""} for name in ("model.onnx", "tokenizer.json")}
+    probabilities = softmax(np.log(TorchScorer(classifier).probabilities(texts_of(300))), 2.0)
+    threshold = float(np.median(probabilities.max(axis=1)))  # rejects about half of the answers
     settings = {
         "intents": [model.config.id2label[label] for label in range(3)],
         "max_length": 32,
         "pad_token_id": 0,
         "temperature": 2.0,
-        "thresholds": {"lights": 0.6, "window": 0.6},
+        "thresholds": dict.fromkeys(("lights", "window"), threshold),
         "reject": "no_intent",
         "checkpoint_sha256": "",
         "files": files,
