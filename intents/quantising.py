@@ -3,8 +3,9 @@
 `dynamic`    matrix products in int8: 7-bit weights, one scale per column; 8-bit activations, one scale per product.
              Seven bits, since x86 processors without VNNI saturate the sums of 8-bit products, and the gate, run on
              a processor that has it, would never see the loss.
-`mixed`      the same, but products that narrow (the way out of the feed-forward block, whose activations have
-             outliers) take weights and activations in blocks of 128 that have a scale each.
+`mixed`      the same, but where an error costs most, weights and activations have a scale for each block of 64 values:
+             in the first half of the products (errors grow on their way) and in those that narrow (the way out of the
+             feed-forward block, whose activations have outliers).
 `blockwise`  every product in blocks.
 
 In all of them a word's embedding is 8 bits with a scale of its own: looking it up costs no precision worth mentioning,
@@ -24,7 +25,7 @@ from intents.exporting import strip_notes
 
 Recipe = Literal["dynamic", "mixed", "blockwise"]
 RECIPES: tuple[Recipe, ...] = ("dynamic", "mixed", "blockwise")
-_BLOCK = 128  # values that share a scale
+_BLOCK = 64  # values that share a scale
 _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 
 
@@ -35,7 +36,8 @@ def quantise(source: Path, target: Path, recipe: Recipe) -> None:
     if recipe == "blockwise":
         in_blocks = set(products)
     elif recipe == "mixed":
-        in_blocks = {name for name, (rows, columns) in products.items() if rows > columns}
+        early = list(products)[: len(products) // 2]
+        in_blocks = {*early, *(name for name, (rows, columns) in products.items() if rows > columns)}
     else:
         in_blocks = set()
     if len(in_blocks) < len(products):
