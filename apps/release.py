@@ -1,8 +1,8 @@
-"""Puts a checkpoint together for people elsewhere: weights, tokenizer, model card and the ONNX files in one folder.
+"""Puts a checkpoint together for people elsewhere: weights, tokenizer, model card and ONNX files in one folder.
 
     python -m apps.release build/release
 
-The folder is laid out as the Hugging Face Hub wants it (README.md beside the weights, ONNX files under onnx/).
+The folder is laid out as the Hugging Face Hub wants it: README.md beside the weights, ONNX files under onnx/.
 """
 
 import argparse

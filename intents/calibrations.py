@@ -9,7 +9,7 @@ CALIBRATION_FILE = "calibration.json"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature that logits are divided by, least confidence to act on each intent, the intent to do nothing."""
+    """Temperature of the logits, least confidence to act on each intent, the intent to do nothing."""
 
     temperature: float
     thresholds: dict[str, float]
@@ -32,10 +32,14 @@ def read_calibration(classifier_dir: Path, intents: list[str]) -> Calibration:
         thresholds = {str(intent): float(least) for intent, least in found["thresholds"].items()}
         reject = found.get("reject")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no calibration ({type(error).__name__}: {error}): run `dvc repro` anew") from None
+        raise ValueError(
+            f"{path} is no calibration ({type(error).__name__}: {error}): run `dvc repro` anew"
+        ) from None
     if not 0 < temperature < float("inf"):
         raise ValueError(f"{path}: temperature must be a positive number, got {temperature}")
     unknown = sorted({*thresholds, *([reject] if reject is not None else [])} - set(intents))
     if unknown:
-        raise ValueError(f"{path} names {', '.join(unknown)}, unknown to the classifier; it has: {', '.join(intents)}")
+        raise ValueError(
+            f"{path} names {', '.join(unknown)}, unknown to the classifier; it has: {', '.join(intents)}"
+        )
     return Calibration(temperature, thresholds, reject)

@@ -1,5 +1,6 @@
 """A model card in the format of the Hugging Face Hub, made from a run's own files."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 _ON_THE_HUB = {"bundled/all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
-def render_card(title: str, license_id: str, languages: Sequence[str], encoder: dict[str, Any], facts: dict[str, Any]) -> str:
+def render_card(
+    title: str, license_id: str, languages: Sequence[str], encoder: dict[str, Any], facts: dict[str, Any]
+) -> str:
     """Return the card: front matter that the Hub reads, then the page.
 
     `encoder` is the manifest of models/encoder; `facts` are the other variables of the template card.md.j2.
@@ -33,11 +36,19 @@ def render_card(title: str, license_id: str, languages: Sequence[str], encoder: 
         ],
     )
     environment = Environment(
-        loader=PackageLoader("intents"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("intents"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
+    environment.filters["pyrepr"] = json.dumps  # a Python string literal too
     page = environment.get_template("card.md.j2").render(
-        title=title, languages=", ".join(languages), base_name=on_hub or f"the local encoder {source}", **facts
+        title=title,
+        languages=", ".join(languages),
+        base_name=on_hub or f"the local encoder {source}",
+        **facts,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{page}"
 

@@ -37,7 +37,8 @@ def read_settings(folder: Path) -> ExportSettings:
         return ExportSettings(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
-            f"{folder} holds no exported classifier (no {SETTINGS_FILE}): run `dvc repro export`, or `dvc pull models/onnx`"
+            f"{folder} holds no exported classifier (no {SETTINGS_FILE}): run `dvc repro export`, or"
+            " `dvc pull models/onnx`"
         ) from None
     except (ValueError, TypeError) as error:
         raise damaged(path, error) from None
@@ -58,4 +59,6 @@ def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:
 
 def damaged(path: Path, reason: object) -> ValueError:
     """Return the error to raise for a file that is there and unusable."""
-    return ValueError(f"{path} is damaged ({reason}): fetch it again with `dvc checkout --force` or copy it anew")
+    return ValueError(
+        f"{path} is damaged ({reason}): fetch it again with `dvc checkout --force` or copy it anew"
+    )

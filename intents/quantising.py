@@ -63,13 +63,18 @@ def _products(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
 
 
 def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    from onnxruntime.quantization.matmul_nbits_quantizer import (
+        DefaultWeightOnlyQuantConfig,
+        MatMulNBitsQuantizer,
+    )
 
     others = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in names]
     config = DefaultWeightOnlyQuantConfig(
         bits=8, block_size=_BLOCK, is_symmetric=True, accuracy_level=4, op_types_to_quantize=("MatMul",)
     )
-    quantizer = MatMulNBitsQuantizer(model, bits=8, accuracy_level=4, nodes_to_exclude=others, algo_config=config)
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=8, accuracy_level=4, nodes_to_exclude=others, algo_config=config
+    )
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
     quantizer.process()
     quantised: onnx.ModelProto = quantizer.model.model
@@ -111,11 +116,17 @@ def _quantise_embeddings(model: onnx.ModelProto) -> None:
         scales = np.abs(weights).max(axis=1, keepdims=True) / np.float32(127)
         scales[scales == 0] = 1
         graph.initializer.remove(table)
-        graph.initializer.append(numpy_helper.from_array(np.rint(weights / scales).astype(np.int8), f"{name}_int8"))
+        graph.initializer.append(
+            numpy_helper.from_array(np.rint(weights / scales).astype(np.int8), f"{name}_int8")
+        )
         graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
         nodes += [
-            helper.make_node("Gather", [f"{name}_int8", node.input[1]], [f"{output}_int8"], f"{node.name}_int8"),
-            helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{output}_scale"], f"{node.name}_scale"),
+            helper.make_node(
+                "Gather", [f"{name}_int8", node.input[1]], [f"{output}_int8"], f"{node.name}_int8"
+            ),
+            helper.make_node(
+                "Gather", [f"{name}_scale", node.input[1]], [f"{output}_scale"], f"{node.name}_scale"
+            ),
             helper.make_node("Cast", [f"{output}_int8"], [f"{output}_float"], f"{node.name}_cast", to=1),
             helper.make_node("Mul", [f"{output}_float", f"{output}_scale"], [output], node.name),
         ]
@@ -124,4 +135,6 @@ def _quantise_embeddings(model: onnx.ModelProto) -> None:
 
 
 def _is_large(table: onnx.TensorProto) -> bool:
-    return table.data_type == onnx.TensorProto.FLOAT and len(table.dims) == 2 and table.dims[0] >= _LARGE_TABLE
+    return (
+        table.data_type == onnx.TensorProto.FLOAT and len(table.dims) == 2 and table.dims[0] >= _LARGE_TABLE
+    )

@@ -20,7 +20,9 @@ try:
     from numpy.typing import NDArray
     from tokenizers import Encoding, Tokenizer
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
+    raise ModuleNotFoundError(
+        f"{error.name} is not installed: pip install 'driver-intents[runtime]'"
+    ) from error
 
 from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
 
@@ -35,7 +37,9 @@ _OPTIMISATION = {
 class IntentClassifier:
     """A tokenizer and an ONNX session. Thread-safe: one instance may serve many threads."""
 
-    def __init__(self, settings: ExportSettings, tokenizer: Tokenizer, session: onnxruntime.InferenceSession) -> None:
+    def __init__(
+        self, settings: ExportSettings, tokenizer: Tokenizer, session: onnxruntime.InferenceSession
+    ) -> None:
         self.settings = settings
         self._tokenizer = tokenizer
         self._session = session
@@ -98,7 +102,9 @@ class IntentClassifier:
         """Return the most probable intent of each text, and its probability, (n,)."""
         probabilities_nc = self.probabilities(texts, batch_size)
         labels_n = probabilities_nc.argmax(1)
-        return [self.intents[label] for label in labels_n], probabilities_nc[np.arange(len(labels_n)), labels_n]
+        return [self.intents[label] for label in labels_n], probabilities_nc[
+            np.arange(len(labels_n)), labels_n
+        ]
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent for each text, (n, c)."""
@@ -136,7 +142,9 @@ class IntentClassifier:
         for row, encoding in enumerate(encodings):
             ids_bt[row, : len(encoding.ids)] = encoding.ids
             mask_bt[row, : len(encoding.ids)] = 1
-        logits: NDArray[np.float32] = self._session.run(None, {"input_ids": ids_bt, "attention_mask": mask_bt})[0]
+        logits: NDArray[np.float32] = self._session.run(
+            None, {"input_ids": ids_bt, "attention_mask": mask_bt}
+        )[0]
         return logits
 
 
@@ -180,5 +188,12 @@ def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
     processor = Path("/proc/cpuinfo")
     # "all" picks layouts for this processor; the file's first lines name it, later ones change (MHz).
     hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else os.uname().machine
-    facts = (str(path.resolve()), status.st_size, status.st_mtime_ns, optimisation, onnxruntime.__version__, hardware)
+    facts = (
+        str(path.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        optimisation,
+        onnxruntime.__version__,
+        hardware,
+    )
     return cache_dir / f"{path.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.onnx"

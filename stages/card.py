@@ -64,7 +64,11 @@ def facts(example: str) -> dict[str, Any]:
         "intents": exported.intents,
         "parameters": train["parameters"]["all"],
         "splits": [
-            {"name": name, "rows": prepare["rows"][name], "sha256": sha256_of(PREPARED_DIR / f"{name}.parquet")}
+            {
+                "name": name,
+                "rows": prepare["rows"][name],
+                "sha256": sha256_of(PREPARED_DIR / f"{name}.parquet"),
+            }
             for name in SPLITS
         ],
         "rows_per_intent": prepare["rows_per_intent"],
@@ -79,7 +83,9 @@ def facts(example: str) -> dict[str, Any]:
         "checkpoint_sha256": exported.checkpoint_sha256,
         "best": train["best"],
         "precision": train["precision"],
-        "settings": yaml.safe_dump({name: all_params[name] for name in SETTINGS}, sort_keys=False, allow_unicode=True),
+        "settings": yaml.safe_dump(
+            {name: all_params[name] for name in SETTINGS}, sort_keys=False, allow_unicode=True
+        ),
         "example": example,
     }
 

@@ -45,8 +45,8 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
     from intents.exporting import export_onnx
     from intents.predicting import predict_logits
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = load_classifier(CLASSIFIER_DIR)
     tokenizer = transformers.AutoTokenizer.from_pretrained(CLASSIFIER_DIR, trust_remote_code=False)
     tokens = TokenizedTexts(TOKENIZED_PATH)
@@ -58,7 +58,8 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
     backend.no_padding()
     backend.enable_truncation(tokenizer.model_max_length, direction=tokenizer.truncation_side)
     backend.save(str(folder / TOKENIZER_FILE))
-    intents = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    names: dict[int, str] = dict(model.config.id2label)  # type: ignore[arg-type]
+    intents = [names[label] for label in sorted(names)]
     settings = ExportSettings(
         intents=intents,
         max_length=tokenizer.model_max_length,

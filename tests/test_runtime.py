@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classifier, tiny_tokenizer
+
 from intents.exported import ExportSettings
 from intents.exporting import export_onnx
 from intents.files import sha256_of, write_json
@@ -24,8 +25,12 @@ def original(tmp_path_factory) -> Path:
     backend.no_padding()
     backend.enable_truncation(MAX_LENGTH)
     backend.save(str(folder / "tokenizer.json"))
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()}
-    settings = ExportSettings(INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()
+    }
+    settings = ExportSettings(
+        INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files
+    )
     write_json(folder / "classifier.json", asdict(settings))
     return folder
 
@@ -67,12 +72,21 @@ def test_no_texts_get_no_answers(folder):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"num_threads": 2}, {"arena": False}, {"optimisation": "none"}, {"optimisation": "basic"}, {"verify": True}]
+    "settings",
+    [
+        {"num_threads": 2},
+        {"arena": False},
+        {"optimisation": "none"},
+        {"optimisation": "basic"},
+        {"verify": True},
+    ],
 )
 def test_settings_change_the_cost_not_the_answer(folder, settings):
     texts = random_texts(10)
     expected = IntentClassifier.load(folder, "fp32").probabilities(texts)
-    np.testing.assert_allclose(IntentClassifier.load(folder, "fp32", **settings).probabilities(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        IntentClassifier.load(folder, "fp32", **settings).probabilities(texts), expected, atol=1e-5
+    )
 
 
 def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tmp_path):
@@ -81,7 +95,9 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
     expected = IntentClassifier.load(folder, cache_dir=cache).probabilities(texts)
     (made,) = cache.iterdir()
     before = made.stat().st_mtime_ns
-    np.testing.assert_array_equal(IntentClassifier.load(folder, cache_dir=cache).probabilities(texts), expected)
+    np.testing.assert_array_equal(
+        IntentClassifier.load(folder, cache_dir=cache).probabilities(texts), expected
+    )
     assert [path.name for path in cache.iterdir()] == [made.name]
     assert made.stat().st_mtime_ns == before
     IntentClassifier.load(folder, "fp32", cache_dir=cache)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.board.probe int8 --threads 1 --texts data/prepared/validation.txt
 
-Only the standard library is imported before the clock starts, and of this package what the variant itself needs.
+Only the standard library is imported before the clock starts, and after it what the variant itself needs.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def open_pytorch(threads: int) -> Callable[[str], object]:
     def answer(text: str) -> object:
         with torch.inference_mode():
             encoded = tokenizer(text, truncation=True, padding=False, return_tensors="pt")
-            return model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits.argmax().item()
+            output = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+            return output.logits.argmax().item()
 
     return answer
 
@@ -41,7 +42,9 @@ def open_onnx(variant: str, threads: int, arena: bool, cache_dir: str | None) ->
     """Return an exported variant as a function of one text."""
     from intents.runtime import IntentClassifier
 
-    classifier = IntentClassifier.load(ONNX_DIR, variant, num_threads=threads, arena=arena, cache_dir=cache_dir)
+    classifier = IntentClassifier.load(
+        ONNX_DIR, variant, num_threads=threads, arena=arena, cache_dir=cache_dir
+    )
     return lambda text: classifier.predict([text])
 
 
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--texts", type=Path, required=True, help="file with a text per line")
-    parser.add_argument("--passes", type=int, default=2, help="times that every text is answered; the quicker one counts")
+    parser.add_argument("--passes", type=int, default=2, help="answers to each text; the quickest counts")
     parser.add_argument("--no-arena", action="store_true")
     parser.add_argument("--cache-dir")
     parser.add_argument("--cold-only", action="store_true", help="stop after the first answer")
@@ -72,7 +75,7 @@ def main() -> None:
 
 
 def measure(answer: Callable[[str], object], texts: list[str], passes: int) -> list[float]:
-    """Return milliseconds for each text, one at a time, tokenising included: the quickest of `passes` answers.
+    """Return milliseconds for each text, tokenising included: the quickest of `passes` answers.
 
     The quickest, since what other programs take from the machine is no property of the classifier.
     """

@@ -2,8 +2,8 @@
 
     python -m benchmarks.board.run --threads 1 2 4
 
-Every figure comes from a fresh process on the texts of data/prepared/validation.parquet. The result is put on top of
-benchmarks/board/results.md, with the machine, its load and the commit, and beside it as results.json.
+Every figure comes from a fresh process on the texts of data/prepared/validation.parquet. The result is put on top
+of benchmarks/board/results.md, with the machine, its load and the commit, and beside it as results.json.
 """
 
 import argparse
@@ -37,8 +37,17 @@ _COLUMNS = ("variant", "threads", "p50_ms", "p95_ms", "p99_ms", "cold_start_s", 
 
 
 def probe(variant: str, threads: int, texts_path: Path, *options: str) -> dict[str, Any]:
-    """Return what a fresh process measured, and the whole time to its first answer, the interpreter's start included."""
-    command = [sys.executable, "-m", "benchmarks.board.probe", variant, "--threads", str(threads), "--texts", str(texts_path)]
+    """Return what a fresh process measured, and its whole time, the interpreter's start included."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.board.probe",
+        variant,
+        "--threads",
+        str(threads),
+        "--texts",
+        str(texts_path),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     begun = time.perf_counter()
     done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment)
@@ -50,7 +59,7 @@ def probe(variant: str, threads: int, texts_path: Path, *options: str) -> dict[s
 
 
 def measure(variant: str, threads: int, texts_path: Path, passes: int) -> dict[str, Any]:
-    """Return one row of the table; the cold start is the median of 5 processes that end after their first answer."""
+    """Return one row of the table; the cold start is the median of 5 processes that end after one answer."""
     cold = [probe(variant, threads, texts_path, "--cold-only")["process_s"] for _ in range(5)]
     found = probe(variant, threads, texts_path, "--passes", str(passes))
     p50, p95, p99 = np.percentile(found["latencies_ms"], [50, 95, 99])
