@@ -1,0 +1,48 @@
+"""Puts a checkpoint together for people elsewhere: weights, tokenizer, model card and ONNX files in one folder.
+
+    python -m apps.release build/release
+
+The folder is laid out as the Hugging Face Hub wants it: README.md beside the weights, ONNX files under onnx/.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from intents.cli import run
+from intents.files import atomic_path
+
+CLASSIFIER_DIR = Path("models/classifier")
+ONNX_DIR = Path("models/onnx")
+CARD_PATH = Path("models/card/README.md")
+
+
+def release(target: Path) -> None:
+    """Write the checkpoint with its card to the folder `target`.
+
+    Raises:
+        ValueError: `target` is there already, or the pipeline has not made all the parts.
+
+    """
+    if target.exists():
+        raise ValueError(f"{target} exists already: remove it or name another folder")
+    missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, CARD_PATH) if not part.exists()]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing: run `dvc repro`, or `dvc pull`")
+    with atomic_path(target) as folder:
+        shutil.copytree(CLASSIFIER_DIR, folder)
+        shutil.copytree(ONNX_DIR, folder / "onnx")
+        shutil.copyfile(CARD_PATH, folder / "README.md")
+
+
+def main() -> None:
+    """Read the command line and write the folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="folder to write; must not exist yet")
+    folder = parser.parse_args().folder
+    release(folder)
+    print(f"{folder} holds the checkpoint, its card and the ONNX files")
+
+
+if __name__ == "__main__":
+    run(main)

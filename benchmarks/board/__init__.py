@@ -1,0 +1,1 @@
+"""What the exported classifier costs on a small computer."""

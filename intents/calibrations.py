@@ -1,0 +1,45 @@
+"""The calibration that may come with a trained classifier."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature of the logits, least confidence to act on each intent, the intent to do nothing."""
+
+    temperature: float
+    thresholds: dict[str, float]
+    reject: str | None
+
+
+def read_calibration(classifier_dir: Path, intents: list[str]) -> Calibration:
+    """Return the calibration in `classifier_dir`; temperature 1 and no thresholds where there is none.
+
+    Raises:
+        ValueError: the file is there, but does not suit the classifier's `intents`.
+
+    """
+    path = classifier_dir / CALIBRATION_FILE
+    if not path.is_file():
+        return Calibration(temperature=1.0, thresholds={}, reject=None)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        temperature = float(found["temperature"])
+        thresholds = {str(intent): float(least) for intent, least in found["thresholds"].items()}
+        reject = found.get("reject")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no calibration ({type(error).__name__}: {error}): run `dvc repro` anew"
+        ) from None
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{path}: temperature must be a positive number, got {temperature}")
+    unknown = sorted({*thresholds, *([reject] if reject is not None else [])} - set(intents))
+    if unknown:
+        raise ValueError(
+            f"{path} names {', '.join(unknown)}, unknown to the classifier; it has: {', '.join(intents)}"
+        )
+    return Calibration(temperature, thresholds, reject)

@@ -1,0 +1,66 @@
+"""A model card in the format of the Hugging Face Hub, made from a run's own files."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+# Encoders that come with the installation, by their name on the Hub.
+_ON_THE_HUB = {"bundled/all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
+
+
+def render_card(
+    title: str, license_id: str, languages: Sequence[str], encoder: dict[str, Any], facts: dict[str, Any]
+) -> str:
+    """Return the card: front matter that the Hub reads, then the page.
+
+    `encoder` is the manifest of models/encoder; `facts` are the other variables of the template card.md.j2.
+    """
+    source = encoder["source"]
+    on_hub = _ON_THE_HUB.get(source, source if encoder["revision"] else None)
+    test = facts["test"]
+    data = ModelCardData(
+        language=list(languages),
+        license=license_id,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["intent-classification", "onnx"],
+        base_model=on_hub,
+        metrics=["accuracy", "f1"],
+        model_name=title,
+        eval_results=[
+            _result("accuracy", "Accuracy", test["accuracy"]),
+            _result("f1", "Macro-F1", test["macro_f1"]),
+        ],
+    )
+    environment = Environment(
+        loader=PackageLoader("intents"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
+    environment.filters["pyrepr"] = json.dumps  # a Python string literal too
+    page = environment.get_template("card.md.j2").render(
+        title=title,
+        languages=", ".join(languages),
+        base_name=on_hub or f"the local encoder {source}",
+        **facts,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{page}"
+
+
+def _result(metric: str, name: str, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="text-classification",
+        task_name="Intent classification",
+        dataset_type="driver-intents",
+        dataset_name="driver-intents",
+        dataset_split="test",
+        metric_type=metric,
+        metric_name=name,
+        metric_value=value,
+    )

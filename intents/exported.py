@@ -1,0 +1,64 @@
+"""What an exported folder (models/onnx) holds, and whether it is whole; the standard library alone."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MODEL_FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
+TOKENIZER_FILE = "tokenizer.json"
+SETTINGS_FILE = "classifier.json"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What classifier.json of an exported folder holds."""
+
+    intents: list[str]
+    max_length: int  # tokens
+    pad_token_id: int
+    temperature: float
+    thresholds: dict[str, float]  # least confidence to act on an intent
+    reject: str | None  # the intent that stands for "do nothing"
+    checkpoint_sha256: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> bytes, sha256
+
+
+def read_settings(folder: Path) -> ExportSettings:
+    """Return what classifier.json in `folder` says.
+
+    Raises:
+        ValueError: there is no such file, or it is not one that the export stage wrote.
+
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        return ExportSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"{folder} holds no exported classifier (no {SETTINGS_FILE}): run `dvc repro export`, or"
+            " `dvc pull models/onnx`"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise damaged(path, error) from None
+
+
+def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:
+    """Raise ValueError unless the file at `path` has the noted size and, with `verify`, the noted SHA-256."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run `dvc repro export`, or `dvc pull models/onnx`")
+    if noted is None:
+        raise damaged(path.with_name(SETTINGS_FILE), f"it does not list {path.name}")
+    size = path.stat().st_size
+    if size != noted["bytes"]:
+        raise damaged(path, f"it has {size} bytes, {noted['bytes']} when it was exported")
+    if verify and hashlib.sha256(path.read_bytes()).hexdigest() != noted["sha256"]:
+        raise damaged(path, "its SHA-256 is not the one noted when it was exported")
+
+
+def damaged(path: Path, reason: object) -> ValueError:
+    """Return the error to raise for a file that is there and unusable."""
+    return ValueError(
+        f"{path} is damaged ({reason}): fetch it again with `dvc checkout --force` or copy it anew"
+    )

@@ -1,0 +1,199 @@
+"""Answers texts with an exported classifier; imports numpy, tokenizers and onnxruntime, no torch, no transformers.
+
+    from intents.runtime import IntentClassifier
+
+    classifier = IntentClassifier.load("models/onnx")
+    intents, confidences = classifier.predict(["roll my window down"])
+
+Shapes: n texts, b texts of one batch, t tokens, c intents.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+try:
+    import numpy as np
+    import onnxruntime
+    from numpy.typing import NDArray
+    from tokenizers import Encoding, Tokenizer
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error.name} is not installed: pip install 'driver-intents[runtime]'"
+    ) from error
+
+from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
+
+_OPTIMISATION = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+class IntentClassifier:
+    """A tokenizer and an ONNX session. Thread-safe: one instance may serve many threads."""
+
+    def __init__(
+        self, settings: ExportSettings, tokenizer: Tokenizer, session: onnxruntime.InferenceSession
+    ) -> None:
+        self.settings = settings
+        self._tokenizer = tokenizer
+        self._session = session
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        variant: Literal["int8", "fp32"] = "int8",
+        *,
+        num_threads: int = 1,
+        arena: bool = True,
+        optimisation: Literal["none", "basic", "extended", "all"] = "all",
+        cache_dir: str | os.PathLike[str] | None = None,
+        verify: bool = False,
+    ) -> "IntentClassifier":
+        """Open the exported classifier in `folder`.
+
+        Args:
+            folder: what the export stage wrote, models/onnx.
+            variant: int8 (small, fast) or fp32 (the trained weights as they are).
+            num_threads: threads of one answer; 1 starts none.
+            arena: keep freed memory for the next text (faster) or give it back (less resident memory).
+            optimisation: how far onnxruntime rewrites the graph at start-up; more starts later and answers sooner.
+            cache_dir: keep the rewritten graph in this folder, and start from it the next time.
+            verify: compare the files' SHA-256 with those noted at export; without it, only their sizes.
+
+        Raises:
+            ValueError: the folder is incomplete or damaged, or an argument is not valid.
+
+        """
+        folder = Path(folder)
+        if variant not in MODEL_FILES:
+            raise ValueError(f"variant must be one of {', '.join(MODEL_FILES)}, got {variant!r}")
+        if optimisation not in _OPTIMISATION:
+            raise ValueError(f"optimisation must be one of {', '.join(_OPTIMISATION)}, got {optimisation!r}")
+        if not isinstance(num_threads, int) or num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads!r}")
+        settings = read_settings(folder)
+        for name in (MODEL_FILES[variant], TOKENIZER_FILE):
+            check_file(folder / name, settings.files.get(name), verify)
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise damaged(folder / TOKENIZER_FILE, error) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = arena
+        options.log_severity_level = 3  # what goes wrong is raised; the rest is not for the user
+        session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cache_dir)
+        return cls(settings, tokenizer, session)
+
+    @property
+    def intents(self) -> list[str]:
+        """Names of the intents, in the order of the columns of `probabilities`."""
+        return self.settings.intents
+
+    def predict(self, texts: Sequence[str], batch_size: int = 32) -> tuple[list[str], NDArray[np.float32]]:
+        """Return the most probable intent of each text, and its probability, (n,)."""
+        probabilities_nc = self.probabilities(texts, batch_size)
+        labels_n = probabilities_nc.argmax(1)
+        return [self.intents[label] for label in labels_n], probabilities_nc[
+            np.arange(len(labels_n)), labels_n
+        ]
+
+    def probabilities(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+        """Return the calibrated probability of every intent for each text, (n, c)."""
+        scaled_nc = self.logits(texts, batch_size) / np.float32(self.settings.temperature)
+        exponents_nc = np.exp(scaled_nc - scaled_nc.max(1, keepdims=True))
+        probabilities: NDArray[np.float32] = exponents_nc / exponents_nc.sum(1, keepdims=True)
+        return probabilities
+
+    def acts(self, intents: Sequence[str], confidences: Sequence[float] | NDArray[np.float32]) -> list[bool]:
+        """Return for each answer whether it is sure enough to act on: at least at its intent's threshold.
+
+        An intent without a threshold is always acted on, the rejecting intent never.
+        """
+        thresholds, reject = self.settings.thresholds, self.settings.reject
+        return [
+            intent != reject and float(confidence) >= thresholds.get(intent, 0.0)
+            for intent, confidence in zip(intents, confidences, strict=True)
+        ]
+
+    def logits(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+        """Return the raw scores, (n, c); texts of similar length share a batch, the order of `texts` is kept."""
+        _check_texts(texts)
+        encodings = [self._tokenizer.encode(text) for text in texts]
+        logits_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: -len(encodings[i].ids))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            logits_nc[chosen] = self._run([encodings[i] for i in chosen])
+        return logits_nc
+
+    def _run(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+        shape_bt = (len(encodings), max(len(encoding.ids) for encoding in encodings))
+        ids_bt = np.full(shape_bt, self.settings.pad_token_id, dtype=np.int64)
+        mask_bt = np.zeros(shape_bt, dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            ids_bt[row, : len(encoding.ids)] = encoding.ids
+            mask_bt[row, : len(encoding.ids)] = 1
+        logits: NDArray[np.float32] = self._session.run(
+            None, {"input_ids": ids_bt, "attention_mask": mask_bt}
+        )[0]
+        return logits
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ValueError(f"texts must be a list of texts; for one text pass [{texts[:40]!r}]")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{row}] must be a text, got {type(text).__name__} {text!r}")
+        if not text.strip():
+            raise ValueError(f"texts[{row}] is empty: leave it out, there is nothing to recognise")
+
+
+def _open_session(
+    path: Path,
+    options: onnxruntime.SessionOptions,
+    optimisation: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> onnxruntime.InferenceSession:
+    options.graph_optimization_level = _OPTIMISATION[optimisation]
+    cached = None if cache_dir is None else _cached_path(path, optimisation, Path(cache_dir))
+    if cached is not None and cached.is_file():
+        path, cached = cached, None
+        options.graph_optimization_level = _OPTIMISATION["none"]
+    partial = None if cached is None else cached.with_name(f".{cached.name}.{os.getpid()}.part")
+    if partial is not None:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        options.optimized_model_filepath = str(partial)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
+        raise damaged(path, str(error).strip().splitlines()[0]) from None
+    if partial is not None and cached is not None:
+        os.replace(partial, cached)
+    return session
+
+
+def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
+    """Return where the rewritten graph belongs: another model, onnxruntime or processor never finds it."""
+    status = path.stat()
+    processor = Path("/proc/cpuinfo")
+    # "all" picks layouts for this processor; the file's first lines name it, later ones change (MHz).
+    hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else os.uname().machine
+    facts = (
+        str(path.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        optimisation,
+        onnxruntime.__version__,
+        hardware,
+    )
+    return cache_dir / f"{path.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.onnx"

@@ -1,0 +1,143 @@
+"""Turns the classifier into ONNX, in fp32 and int8, and fails if that costs accuracy on validation.
+
+Reads models/classifier and data/{prepared,tokenized}/validation.parquet, writes models/onnx and metrics/export.json.
+
+    python -m stages.export
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from intents.calibrations import read_calibration
+from intents.cli import run
+from intents.exported import MODEL_FILES, SETTINGS_FILE, TOKENIZER_FILE, ExportSettings
+from intents.files import atomic_path, sha256_of, write_json
+from intents.gate import Logits, compare, failures
+from intents.params import Params, load_params
+
+CLASSIFIER_DIR = Path("models/classifier")
+PREPARED_PATH = Path("data/prepared/validation.parquet")
+TOKENIZED_PATH = Path("data/tokenized/validation.parquet")
+ONNX_DIR = Path("models/onnx")
+METRICS_PATH = Path("metrics/export.json")
+BATCH_SIZE = 32
+MAX_LOGIT_DIFFERENCE = 1e-3  # between fp32 and PyTorch: rounding alone
+
+
+class ExportParams(Params):
+    """Section `export` of params.yaml."""
+
+    quantisation: Literal["auto", "dynamic", "mixed", "blockwise"]
+    min_agreement: float = Field(ge=0, le=1)
+    max_accuracy_drop: float = Field(ge=0, le=100)
+
+
+def write_graph(folder: Path) -> tuple[Any, Logits]:
+    """Write the fp32 graph and the tokenizer; return the validation split's tokens and PyTorch's logits for them."""
+    import transformers
+
+    from intents.batching import TokenizedTexts
+    from intents.classifier import load_classifier
+    from intents.exporting import export_onnx
+    from intents.predicting import predict_logits
+
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = load_classifier(CLASSIFIER_DIR)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(CLASSIFIER_DIR, trust_remote_code=False)
+    tokens = TokenizedTexts(TOKENIZED_PATH)
+    expected_nc = predict_logits(model, tokens, tokenizer.pad_token_id, BATCH_SIZE)
+
+    export_onnx(model, folder / MODEL_FILES["fp32"])
+    # The file carries the limits of the encoder's authors; whoever reads it next is to cut where training cut.
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(tokenizer.model_max_length, direction=tokenizer.truncation_side)
+    backend.save(str(folder / TOKENIZER_FILE))
+    names: dict[int, str] = dict(model.config.id2label)  # type: ignore[arg-type]
+    intents = [names[label] for label in sorted(names)]
+    settings = ExportSettings(
+        intents=intents,
+        max_length=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        **asdict(read_calibration(CLASSIFIER_DIR, intents)),
+        checkpoint_sha256=sha256_of(CLASSIFIER_DIR / "model.safetensors"),
+    )
+    write_json(folder / SETTINGS_FILE, asdict(settings))
+    return tokens, expected_nc
+
+
+def note_files(folder: Path) -> None:
+    """Note sizes and hashes of the models and the tokenizer, by which the runtime knows a damaged folder."""
+    from intents.exported import read_settings
+
+    names = [*MODEL_FILES.values(), TOKENIZER_FILE]
+    found = {name: folder / name for name in names if (folder / name).is_file()}
+    files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in found.items()}
+    write_json(folder / SETTINGS_FILE, {**asdict(read_settings(folder)), "files": files})
+
+
+def answers(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
+    """Return the runtime's logits for the validation texts, one by one and in batches."""
+    from intents.runtime import IntentClassifier
+
+    note_files(folder)
+    classifier = IntentClassifier.load(folder, variant)
+    texts = pq.read_table(PREPARED_PATH, columns=["text"]).column("text").to_pylist()
+    return [classifier.logits(texts, batch_size) for batch_size in (1, BATCH_SIZE)]
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load_params("export", ExportParams)
+    from intents.quantising import RECIPES, quantise
+
+    limits = {"min_agreement": params.min_agreement, "max_accuracy_drop": params.max_accuracy_drop}
+    with atomic_path(ONNX_DIR) as folder:
+        folder.mkdir()
+        tokens, expected_nc = write_graph(folder)
+        pytorch = compare(tokens.labels, expected_nc, [expected_nc])
+        fp32 = compare(tokens.labels, expected_nc, answers(folder, "fp32"))
+        problems = failures(fp32, pytorch["accuracy"], **limits, max_logit_difference=MAX_LOGIT_DIFFERENCE)
+        if problems:
+            raise ValueError(f"export gate: the fp32 graph is not the classifier: {'; '.join(problems)}")
+        tried = []
+        for recipe in RECIPES if params.quantisation == "auto" else (params.quantisation,):
+            quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe)
+            int8 = compare(tokens.labels, expected_nc, answers(folder, "int8"))
+            problems = failures(int8, pytorch["accuracy"], **limits)
+            tried.append({"quantisation": recipe, **int8, "passes": not problems})
+            print(f"int8 {recipe}: " + ("passes the gate" if not problems else "; ".join(problems)))
+            if not problems:
+                break
+        if problems:
+            raise ValueError(
+                f"export gate: no int8 variant passes; {recipe}: {'; '.join(problems)}. Ask for less with"
+                " export.min_agreement or export.max_accuracy_drop, or use the fp32 classifier"
+            )
+        sizes = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in MODEL_FILES.items()}
+    write_json(METRICS_PATH, report(pytorch, fp32, tried, sizes))
+    print(f"{ONNX_DIR} has fp32 ({sizes['fp32']} MB) and int8 ({sizes['int8']} MB, {recipe})")
+
+
+def report(
+    pytorch: dict[str, Any], fp32: dict[str, Any], tried: list[dict[str, Any]], sizes: dict[str, float]
+) -> dict[str, Any]:
+    """Return what metrics/export.json says; the last of `tried` is the variant that was kept."""
+    int8 = tried[-1]
+    return {
+        "accuracy": {"pytorch": pytorch["accuracy"], "fp32": fp32["accuracy"], "int8": int8["accuracy"]},
+        "agreement": {"fp32": fp32["agreement"], "int8": int8["agreement"]},
+        "size_mb": sizes,
+        "quantisation": int8["quantisation"],
+        "fp32_logit_difference": fp32["logit_difference"],
+        "tried": tried,
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,117 @@
+"""The model card: front matter that the Hub takes, numbers of the run, snippets that run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from intents.calibrations import Calibration
+from intents.card import render_card
+
+TEST = {
+    "accuracy": 0.9,
+    "macro_f1": 0.8,
+    "log_loss": 0.3,
+    "examples": 20,
+    "accuracy_interval": [0.7, 0.98],
+    "macro_f1_interval": [0.6, 0.95],
+}
+SPLITS = [{"name": name, "rows": 10, "sha256": name[0] * 64} for name in ("train", "validation", "test")]
+
+
+def facts(**changed):
+    return {
+        "intents": ["go", "stop"],
+        "parameters": 22_000_000,
+        "splits": SPLITS,
+        "rows_per_intent": [{"intent": "go", "train": 5, "validation": 5, "test": 5}],
+        "test": TEST,
+        "confidence_level": 0.95,
+        "validation": {"accuracy": 0.91, "macro_f1": 0.81, "log_loss": 0.31},
+        "per_kind": [{"kind": "typo", "accuracy": "0.5", "low": "0.1", "high": "0.9", "support": "4"}],
+        "per_intent": [{"intent": "go", "precision": "0.7", "recall": "0.6", "f1": "0.65", "support": "5"}],
+        "calibration": Calibration(1.0, {}, None),
+        "export": {
+            "accuracy": {"pytorch": 0.91, "fp32": 0.91, "int8": 0.9},
+            "agreement": {"fp32": 1.0, "int8": 0.9962},
+            "size_mb": {"fp32": 90.3, "int8": 23.2},
+            "quantisation": "mixed",
+        },
+        "max_length": 64,
+        "checkpoint_sha256": "c" * 64,
+        "best": {"epoch": 8.0, "step": 576},
+        "precision": "bf16",
+        "settings": "train:\n  seed: 0\n",
+        "example": "go on",
+    } | changed
+
+
+def render(source="bundled/all-MiniLM-L6-v2", revision=None, **changed):
+    return render_card(
+        "Drive", "apache-2.0", ["en"], {"source": source, "revision": revision}, facts(**changed)
+    )
+
+
+def test_front_matter_is_read_back_by_the_hubs_own_library():
+    data = ModelCard(render()).data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (data.license, data.language, data.pipeline_tag) == ("apache-2.0", ["en"], "text-classification")
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
+        "accuracy": 0.9,
+        "f1": 0.8,
+    }
+
+
+def test_base_model_is_the_hub_id_and_none_for_a_local_folder():
+    assert ModelCard(render("bert-base-uncased", "a" * 40)).data.base_model == "bert-base-uncased"
+    assert ModelCard(render("../encoders/ours")).data.base_model is None
+
+
+def test_page_has_hashes_intervals_kinds_and_settings():
+    page = render()
+    for piece in (
+        "| train | `" + "t" * 64 + "` | 10 |",
+        "| accuracy | 0.9 | 0.7 to 0.98 |",
+        "| typo | 0.5 |",
+        "seed: 0",
+    ):
+        assert piece in page
+    assert "Plain softmax" in page
+
+
+def test_thresholds_are_shown_where_there_is_a_calibration():
+    page = render(calibration=Calibration(1.7, {"go": 0.6}, "stop"))
+    assert "temperature 1.7" in page
+    assert "| go | 0.6 |" in page
+    assert "Plain softmax" not in page
+
+
+def test_tables_are_whole():
+    table = None
+    for line in render().splitlines():
+        columns = line.count("|") if line.startswith("|") else None
+        assert columns is None or table is None or columns == table, line
+        table = columns
+
+
+def test_an_example_with_quotes_leaves_the_snippets_valid_python():
+    snippets = re.findall(r"```python\n(.*?)```", render(example='say "go"'), re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:
+        compile(snippet, "card", "exec")
+
+
+def test_release_names_the_parts_that_are_missing(tmp_path):
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "apps.release", "out"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "models/classifier, models/onnx, models/card/README.md missing: run `dvc repro`" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,152 @@
+"""The export stage as DVC runs it: a process of its own, in a folder that holds only what it reads."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from export_fixtures import INTENTS, random_texts, tiny_classifier, write_checkpoint, write_validation
+
+ROOT = Path(__file__).parent.parent
+PARAMS = {"quantisation": "auto", "min_agreement": 0.97, "max_accuracy_drop": 3.0}
+
+
+def make_workspace(folder: Path, model, **params) -> None:
+    write_checkpoint(folder / "models/classifier", model)
+    write_validation(folder, model, random_texts(200))
+    folder.joinpath("params.yaml").write_text(yaml.safe_dump({"export": PARAMS | params}))
+
+
+def run_export(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.export"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    make_workspace(folder, tiny_classifier("bert", "mean"))
+    done = run_export(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (folder / "models/onnx").iterdir()
+    }
+
+
+def test_the_same_classifier_gives_the_same_bytes_in_another_folder_and_process(exported, tmp_path):
+    for name in ("models/classifier", "data", "params.yaml"):
+        source = exported / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(source, tmp_path / name)
+    done = run_export(tmp_path, PYTHONHASHSEED="7")
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path) == hashes(exported)
+    assert set(hashes(exported)) == {"model.onnx", "model-int8.onnx", "tokenizer.json", "classifier.json"}
+    assert (tmp_path / "metrics/export.json").read_bytes() == (exported / "metrics/export.json").read_bytes()
+
+
+def test_no_path_of_the_exporting_machine_is_in_the_files(exported):
+    for path in (exported / "models/onnx").iterdir():
+        content = path.read_bytes()
+        for trace in (str(ROOT), str(exported), "site-packages", ".py"):
+            assert trace.encode() not in content, (path.name, trace)
+
+
+def test_metrics_name_sizes_agreement_and_accuracy_of_each_variant(exported):
+    metrics = json.loads((exported / "metrics/export.json").read_text())
+    assert metrics["accuracy"]["pytorch"] == metrics["accuracy"]["fp32"] == 1.0
+    assert metrics["agreement"]["fp32"] == 1.0
+    assert metrics["agreement"]["int8"] >= PARAMS["min_agreement"]
+    assert set(metrics["size_mb"]) == {"fp32", "int8"}
+    assert metrics["tried"][-1]["quantisation"] == metrics["quantisation"]
+
+
+def test_settings_hold_intents_max_length_and_the_checkpoints_hash(exported):
+    settings = json.loads((exported / "models/onnx/classifier.json").read_text())
+    weights = exported / "models/classifier/model.safetensors"
+    assert settings["intents"] == INTENTS
+    assert settings["max_length"] == 24
+    assert (settings["temperature"], settings["thresholds"], settings["reject"]) == (1.0, {}, None)
+    assert settings["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_the_gate_fails_with_the_numbers_and_leaves_no_output(tmp_path):
+    model = tiny_classifier("bert", "mean")
+    with torch.no_grad():  # intents so alike that any rounding confuses them
+        noise = 1e-3 * torch.randn(model.classifier.weight.shape)
+        model.classifier.weight.copy_(model.classifier.weight[:1] + noise)
+    make_workspace(tmp_path, model, min_agreement=1.0)
+    done = run_export(tmp_path)
+    assert done.returncode == 1
+    assert "export.min_agreement is 100.00%" in done.stderr
+    assert "on 9" in done.stderr or "on 8" in done.stderr or "on 7" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "models/onnx").exists()
+    assert not (tmp_path / "metrics/export.json").exists()
+
+
+def test_calibration_travels_with_the_export_and_a_stranger_intent_is_refused(exported, tmp_path):
+    from intents.calibrations import read_calibration
+
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    calibration = {"temperature": 2.0, "thresholds": {"no_intent": 0.5}, "reject": "no_intent"}
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    found = read_calibration(folder, INTENTS)
+    assert (found.temperature, found.thresholds, found.reject) == (2.0, {"no_intent": 0.5}, "no_intent")
+    (folder / "calibration.json").write_text(json.dumps(calibration | {"thresholds": {"fly": 0.5}}))
+    with pytest.raises(ValueError, match=r"names fly, unknown to the classifier; it has: air_conditioner_on"):
+        read_calibration(folder, INTENTS)
+    (folder / "calibration.json").write_text(json.dumps(calibration | {"temperature": 0}))
+    with pytest.raises(ValueError, match="temperature must be a positive number, got 0"):
+        read_calibration(folder, INTENTS)
+
+
+def test_runtime_answers_as_the_checkpoint_does_without_torch_or_transformers(exported):
+    texts = random_texts(20, seed=1)
+    script = f"""
+import json, sys
+from intents.runtime import IntentClassifier
+classifier = IntentClassifier.load("models/onnx", variant="fp32")
+intents, confidences = classifier.predict({texts!r})
+heavy = [name for name in ("torch", "transformers", "pyarrow", "pandas", "sklearn", "onnx") if name in sys.modules]
+print(json.dumps([intents, confidences.tolist(), heavy]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=exported,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    intents, confidences, heavy = json.loads(done.stdout)
+    assert heavy == []
+
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    pipeline = transformers.pipeline(
+        "text-classification", model=str(exported / "models/classifier"), device="cpu"
+    )
+    expected = [pipeline(text, truncation=True)[0] for text in texts]
+    assert intents == [answer["label"] for answer in expected]
+    np.testing.assert_allclose(confidences, [answer["score"] for answer in expected], atol=1e-4)

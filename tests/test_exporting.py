@@ -1,0 +1,93 @@
+"""Every architecture of the ready settings goes through the export and answers as before."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from export_fixtures import ARCHITECTURES, tiny_classifier
+
+from intents.exporting import export_onnx
+from intents.gate import compare, failures
+from intents.quantising import RECIPES, quantise
+
+VOCABULARY = 294
+
+
+def padded_batch(model, num_texts, length, seed):
+    """Return ids and mask of texts of differing length; every second one is padded from its middle on."""
+    generator = np.random.default_rng(seed)
+    encoder = getattr(model.config, "encoder", model.config)
+    ids = generator.integers(4, VOCABULARY, (num_texts, length))
+    mask = np.ones_like(ids)
+    mask[1::2, (length + 1) // 2 :] = 0
+    ids[mask == 0] = encoder.pad_token_id
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def expected(model, batch):
+    with torch.inference_mode():
+        return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
+
+
+def answer(path, batch):
+    return onnxruntime.InferenceSession(path).run(None, batch)[0]
+
+
+@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gate(
+    tmp_path, architecture, head
+):
+    model = tiny_classifier(architecture, head)
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path)
+    for num_texts, length in ((1, 1), (1, 9), (3, 5), (2, 40), (5, 64)):
+        batch = padded_batch(model, num_texts, length, seed=length)
+        want = expected(model, batch)
+        np.testing.assert_allclose(
+            answer(path, batch), want, atol=1e-4, err_msg=f"{num_texts} texts of {length} tokens"
+        )
+        # The answers do depend on the tokens and on the padding: agreeing on constants would prove nothing.
+        other = padded_batch(model, num_texts, length, seed=length + 1)
+        assert np.abs(expected(model, other) - want).max() > 1e-2
+    batch = padded_batch(model, 300, 20, seed=7)
+    want = expected(model, batch)
+    # A random classifier prefers one intent and is torn on most texts, a trained one is not: level the intents, and
+    # keep the texts that it has made its mind up about.
+    level = want.mean(0)
+    want = want - level
+    two_best = np.sort(want, axis=1)[:, -2:]
+    sure = np.argsort(two_best[:, 0] - two_best[:, 1])[:150]
+    batch, want = {name: values[sure] for name, values in batch.items()}, want[sure]
+    assert len(set(want.argmax(1))) > 1
+    problems = []
+    for recipe in RECIPES:
+        quantise(path, tmp_path / f"{recipe}.onnx", recipe)
+        found = compare(want.argmax(1), want, [answer(tmp_path / f"{recipe}.onnx", batch) - level])
+        problems.append((recipe, found, failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)))
+    assert any(not reasons for _, _, reasons in problems), problems
+
+
+def test_recipes_store_ever_more_faithful_integers_and_are_smaller_than_the_original(tmp_path):
+    model = tiny_classifier("bert", "mean")
+    export_onnx(model, tmp_path / "model.onnx")
+    batch = padded_batch(model, 200, 24, seed=3)
+    want = expected(model, batch)
+    differences = {}
+    for recipe in RECIPES:
+        quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe)
+        differences[recipe] = np.abs(answer(tmp_path / f"{recipe}.onnx", batch) - want).mean()
+    assert 0 < differences["blockwise"] < differences["dynamic"]
+    assert (tmp_path / "dynamic.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size
+
+
+def test_a_logit_that_is_not_a_number_fails_the_gate():
+    want = np.eye(2, dtype=np.float32)
+    found = compare(np.array([0, 1]), want, [np.array([[1, 0], [np.nan, 1]], dtype=np.float32)])
+    assert failures(found, 1.0, min_agreement=0, max_accuracy_drop=100, max_logit_difference=1e-3)
+
+
+def test_the_worst_of_several_ways_to_answer_counts():
+    want = np.eye(2, dtype=np.float32)
+    found = compare(np.array([0, 1]), want, [want, want[::-1]])
+    assert found == {"accuracy": 0.0, "agreement": 0.0, "logit_difference": 1.0}

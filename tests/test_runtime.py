@@ -1,0 +1,176 @@
+"""The runtime: order, calibration, settings, and what it says about bad input."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classifier, tiny_tokenizer
+
+from intents.exported import ExportSettings
+from intents.exporting import export_onnx
+from intents.files import sha256_of, write_json
+from intents.quantising import quantise
+from intents.runtime import IntentClassifier
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(tiny_classifier("bert", "mean"), folder / "model.onnx")
+    quantise(folder / "model.onnx", folder / "model-int8.onnx", "blockwise")
+    backend = tiny_tokenizer().backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(MAX_LENGTH)
+    backend.save(str(folder / "tokenizer.json"))
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()
+    }
+    settings = ExportSettings(
+        INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files
+    )
+    write_json(folder / "classifier.json", asdict(settings))
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "onnx"))
+
+
+def test_answers_keep_the_order_of_the_texts_whatever_the_batch(folder):
+    classifier = IntentClassifier.load(folder, "fp32")
+    texts = random_texts(50)
+    one_by_one = classifier.probabilities(texts, batch_size=1)
+    np.testing.assert_allclose(classifier.probabilities(texts, batch_size=7), one_by_one, atol=1e-5)
+    np.testing.assert_allclose(classifier.probabilities(texts[::-1])[::-1], one_by_one, atol=1e-5)
+    np.testing.assert_allclose(one_by_one.sum(1), 1, atol=1e-6)
+
+
+def test_confidence_is_the_probability_at_the_calibrated_temperature(folder):
+    classifier = IntentClassifier.load(folder)
+    texts = random_texts(10)
+    intents, confidences = classifier.predict(texts)
+    scaled = classifier.logits(texts).astype(np.float64) / 2.0
+    probabilities = np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)
+    assert intents == [INTENTS[label] for label in probabilities.argmax(1)]
+    np.testing.assert_allclose(confidences, probabilities.max(1), rtol=1e-5)
+
+
+def test_acts_from_the_threshold_on_and_never_on_the_rejecting_intent(folder):
+    classifier = IntentClassifier.load(folder)
+    intents = ["driver_window_down", "driver_window_down", "air_conditioner_on", "no_intent"]
+    assert classifier.acts(intents, [0.59, 0.6, 0.1, 0.99]) == [False, True, True, False]
+
+
+def test_no_texts_get_no_answers(folder):
+    intents, confidences = IntentClassifier.load(folder).predict([])
+    assert intents == []
+    assert confidences.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_threads": 2},
+        {"arena": False},
+        {"optimisation": "none"},
+        {"optimisation": "basic"},
+        {"verify": True},
+    ],
+)
+def test_settings_change_the_cost_not_the_answer(folder, settings):
+    texts = random_texts(10)
+    expected = IntentClassifier.load(folder, "fp32").probabilities(texts)
+    np.testing.assert_allclose(
+        IntentClassifier.load(folder, "fp32", **settings).probabilities(texts), expected, atol=1e-5
+    )
+
+
+def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tmp_path):
+    cache = tmp_path / "cache"
+    texts = random_texts(10)
+    expected = IntentClassifier.load(folder, cache_dir=cache).probabilities(texts)
+    (made,) = cache.iterdir()
+    before = made.stat().st_mtime_ns
+    np.testing.assert_array_equal(
+        IntentClassifier.load(folder, cache_dir=cache).probabilities(texts), expected
+    )
+    assert [path.name for path in cache.iterdir()] == [made.name]
+    assert made.stat().st_mtime_ns == before
+    IntentClassifier.load(folder, "fp32", cache_dir=cache)
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("roll down", r"must be a list of texts; for one text pass \['roll down'\]"),
+        (["fine", " \n"], r"texts\[1\] is empty"),
+        (["fine", None], r"texts\[1\] must be a text, got NoneType None"),
+        ([b"bytes"], r"texts\[0\] must be a text, got bytes"),
+    ],
+)
+def test_rejects_what_is_no_text_and_says_which(folder, texts, message):
+    with pytest.raises(ValueError, match=message):
+        IntentClassifier.load(folder).predict(texts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"variant": "int4"}, "variant must be one of fp32, int8, got 'int4'"),
+        ({"num_threads": 0}, "num_threads must be at least 1, got 0"),
+        ({"optimisation": "much"}, "optimisation must be one of none, basic, extended, all, got 'much'"),
+    ],
+)
+def test_rejects_a_setting_and_names_the_valid_ones(folder, settings, message):
+    with pytest.raises(ValueError, match=message):
+        IntentClassifier.load(folder, **settings)
+
+
+def test_a_missing_folder_or_file_is_named_with_the_remedy(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere holds no exported classifier .* run `dvc repro export`"):
+        IntentClassifier.load(tmp_path / "nowhere")
+    (folder / "model-int8.onnx").unlink()
+    with pytest.raises(ValueError, match=r"model-int8.onnx is missing: run"):
+        IntentClassifier.load(folder)
+    IntentClassifier.load(folder, "fp32")
+
+
+def test_a_file_cut_short_is_damaged(folder):
+    for name in ("model-int8.onnx", "tokenizer.json"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-10])
+        with pytest.raises(ValueError, match=rf"{name} is damaged \(it has {len(whole) - 10} bytes"):
+            IntentClassifier.load(folder)
+        path.write_bytes(whole)
+
+
+def test_one_changed_byte_is_found_when_asked(folder):
+    path = folder / "model-int8.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its SHA-256 is not the one noted"):
+        IntentClassifier.load(folder, verify=True)
+
+
+def test_garbage_of_the_right_size_is_damaged(folder):
+    for name in ("model-int8.onnx", "tokenizer.json"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(b"\xff" * len(whole))
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            IntentClassifier.load(folder)
+        path.write_bytes(whole)
+
+
+def test_settings_of_another_program_are_damaged(folder):
+    for content in ("{", "[]", json.dumps({"intents": []})):
+        (folder / "classifier.json").write_text(content)
+        with pytest.raises(ValueError, match="classifier.json is damaged"):
+            IntentClassifier.load(folder)
