@@ -18,8 +18,8 @@ from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_folder
 from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import VARIANTS, Scorer, has_model, load_scorer
+from intents.calibrations import Calibration
 from intents.cli import run
-from intents.deciding import Calibration
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
 _SETTINGS = ("text_column", "probabilities", "prefix", "encoding", "variant")  # those that change an answer

@@ -3,45 +3,10 @@
 Shapes: n texts, c intents.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-CALIBRATION = "calibration.json"
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation data says about a classifier's probabilities.
-
-    Logits are divided by `temperature`. An answer whose probability is below its intent's threshold becomes `reject`;
-    None rejects nothing.
-    """
-
-    temperature: float = 1.0
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    reject: str | None = None
-
-
-def load_calibration(folder: Path) -> Calibration:
-    """Return the calibration in `folder`; without one, probabilities are the plain softmax and nothing is rejected.
-
-    Raises:
-        ValueError: the file is not a calibration.
-
-    """
-    path = folder / CALIBRATION
-    if not path.is_file():
-        return Calibration()
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(float(loaded["temperature"]), dict(loaded.get("thresholds") or {}), loaded.get("reject"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a calibration ({error!r}); run `dvc repro` to make it anew") from None
 
 
 def softmax(logits_nc: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:

@@ -59,6 +59,4 @@ def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:
 
 def damaged(path: Path, reason: object) -> ValueError:
     """Return the error to raise for a file that is there and unusable."""
-    return ValueError(
-        f"{path} is damaged ({reason}): fetch it again with `dvc checkout --force` or copy it anew"
-    )
+    return ValueError(f"{path} is damaged ({reason}): fetch it again with `dvc checkout --force` or copy it anew")

@@ -46,7 +46,5 @@ def failures(
             f" export.max_accuracy_drop is {max_accuracy_drop}"
         )
     if max_logit_difference is not None and not found["logit_difference"] <= max_logit_difference:
-        problems.append(
-            f"a logit differs by {found['logit_difference']}, at most {max_logit_difference} is allowed"
-        )
+        problems.append(f"a logit differs by {found['logit_difference']}, at most {max_logit_difference} is allowed")
     return problems

@@ -72,9 +72,7 @@ def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelPr
     config = DefaultWeightOnlyQuantConfig(
         bits=8, block_size=_BLOCK, is_symmetric=True, accuracy_level=4, op_types_to_quantize=("MatMul",)
     )
-    quantizer = MatMulNBitsQuantizer(
-        model, bits=8, accuracy_level=4, nodes_to_exclude=others, algo_config=config
-    )
+    quantizer = MatMulNBitsQuantizer(model, bits=8, accuracy_level=4, nodes_to_exclude=others, algo_config=config)
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
     quantizer.process()
     quantised: onnx.ModelProto = quantizer.model.model
@@ -116,17 +114,11 @@ def _quantise_embeddings(model: onnx.ModelProto) -> None:
         scales = np.abs(weights).max(axis=1, keepdims=True) / np.float32(127)
         scales[scales == 0] = 1
         graph.initializer.remove(table)
-        graph.initializer.append(
-            numpy_helper.from_array(np.rint(weights / scales).astype(np.int8), f"{name}_int8")
-        )
+        graph.initializer.append(numpy_helper.from_array(np.rint(weights / scales).astype(np.int8), f"{name}_int8"))
         graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
         nodes += [
-            helper.make_node(
-                "Gather", [f"{name}_int8", node.input[1]], [f"{output}_int8"], f"{node.name}_int8"
-            ),
-            helper.make_node(
-                "Gather", [f"{name}_scale", node.input[1]], [f"{output}_scale"], f"{node.name}_scale"
-            ),
+            helper.make_node("Gather", [f"{name}_int8", node.input[1]], [f"{output}_int8"], f"{node.name}_int8"),
+            helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{output}_scale"], f"{node.name}_scale"),
             helper.make_node("Cast", [f"{output}_int8"], [f"{output}_float"], f"{node.name}_cast", to=1),
             helper.make_node("Mul", [f"{output}_float", f"{output}_scale"], [output], node.name),
         ]
@@ -135,6 +127,4 @@ def _quantise_embeddings(model: onnx.ModelProto) -> None:
 
 
 def _is_large(table: onnx.TensorProto) -> bool:
-    return (
-        table.data_type == onnx.TensorProto.FLOAT and len(table.dims) == 2 and table.dims[0] >= _LARGE_TABLE
-    )
+    return table.data_type == onnx.TensorProto.FLOAT and len(table.dims) == 2 and table.dims[0] >= _LARGE_TABLE

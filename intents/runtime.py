@@ -20,9 +20,7 @@ try:
     from numpy.typing import NDArray
     from tokenizers import Encoding, Tokenizer
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error.name} is not installed: pip install 'driver-intents[runtime]'"
-    ) from error
+    raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
 
 from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
 
@@ -37,9 +35,7 @@ _OPTIMISATION = {
 class IntentClassifier:
     """A tokenizer and an ONNX session. Thread-safe: one instance may serve many threads."""
 
-    def __init__(
-        self, settings: ExportSettings, tokenizer: Tokenizer, session: onnxruntime.InferenceSession
-    ) -> None:
+    def __init__(self, settings: ExportSettings, tokenizer: Tokenizer, session: onnxruntime.InferenceSession) -> None:
         self.settings = settings
         self._tokenizer = tokenizer
         self._session = session
@@ -48,7 +44,7 @@ class IntentClassifier:
     def load(
         cls,
         folder: str | os.PathLike[str],
-        variant: Literal["int8", "fp32"] = "int8",
+        variant: str = "int8",
         *,
         num_threads: int = 1,
         arena: bool = True,
@@ -102,9 +98,7 @@ class IntentClassifier:
         """Return the most probable intent of each text, and its probability, (n,)."""
         probabilities_nc = self.probabilities(texts, batch_size)
         labels_n = probabilities_nc.argmax(1)
-        return [self.intents[label] for label in labels_n], probabilities_nc[
-            np.arange(len(labels_n)), labels_n
-        ]
+        return [self.intents[label] for label in labels_n], probabilities_nc[np.arange(len(labels_n)), labels_n]
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent for each text, (n, c)."""
@@ -142,9 +136,7 @@ class IntentClassifier:
         for row, encoding in enumerate(encodings):
             ids_bt[row, : len(encoding.ids)] = encoding.ids
             mask_bt[row, : len(encoding.ids)] = 1
-        logits: NDArray[np.float32] = self._session.run(
-            None, {"input_ids": ids_bt, "attention_mask": mask_bt}
-        )[0]
+        logits: NDArray[np.float32] = self._session.run(None, {"input_ids": ids_bt, "attention_mask": mask_bt})[0]
         return logits
 
 

@@ -45,8 +45,8 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
     from intents.exporting import export_onnx
     from intents.predicting import predict_logits
 
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     model = load_classifier(CLASSIFIER_DIR)
     tokenizer = transformers.AutoTokenizer.from_pretrained(CLASSIFIER_DIR, trust_remote_code=False)
     tokens = TokenizedTexts(TOKENIZED_PATH)
@@ -58,7 +58,7 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
     backend.no_padding()
     backend.enable_truncation(tokenizer.model_max_length, direction=tokenizer.truncation_side)
     backend.save(str(folder / TOKENIZER_FILE))
-    names: dict[int, str] = dict(model.config.id2label)  # type: ignore[arg-type]
+    names: dict[int, str] = dict(model.config.id2label)
     intents = [names[label] for label in sorted(names)]
     settings = ExportSettings(
         intents=intents,

@@ -34,9 +34,7 @@ _OWN_SETTINGS = {
 ARCHITECTURES = list(_OWN_SETTINGS)
 
 
-def tiny_classifier(
-    architecture: str, head: str, num_labels: int = len(INTENTS)
-) -> transformers.PreTrainedModel:
+def tiny_classifier(architecture: str, head: str, num_labels: int = len(INTENTS)) -> transformers.PreTrainedModel:
     """Return a random classifier whose answers depend on every token: default weights are too small for that."""
     config = AutoConfig.for_model(
         architecture,
@@ -60,23 +58,17 @@ def tiny_classifier(
     names = dict(enumerate([*INTENTS, *map(str, range(num_labels))][:num_labels]))
     labels = {name: label for label, name in names.items()}
     if head == "mean":
-        return IntentClassifier(
-            IntentClassifierConfig(encoder=config, id2label=names, label2id=labels)
-        ).eval()
+        return IntentClassifier(IntentClassifierConfig(encoder=config, id2label=names, label2id=labels)).eval()
     config.id2label, config.label2id = names, labels
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer whose file, like many published ones, pads to 40 tokens and cuts at 40."""
-    backend = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]")
-    )
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)]
-    )
+    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
     backend.enable_truncation(40)
     backend.enable_padding(length=40)
     return PreTrainedTokenizerFast(
@@ -94,8 +86,7 @@ def random_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
     return [
-        " ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator).tolist())
-        for n in lengths
+        " ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator).tolist()) for n in lengths
     ]
 
 

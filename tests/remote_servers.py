@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -47,7 +48,7 @@ class S3Server:
         }
         (self.folder / "users.json").write_text(json.dumps({"identities": [user]}))
         self.start()
-        self.client().create_bucket(Bucket=self.bucket)
+        self.client.create_bucket(Bucket=self.bucket)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,8 +76,9 @@ class S3Server:
             self._process.wait()
             self._process = None
 
+    @cached_property
     def client(self):  # noqa: ANN201 (botocore makes the class at run time)
-        """Return a botocore client with the right keys, to look into the bucket."""
+        """A botocore client with the right keys, to look into the bucket."""
         from botocore.session import Session
 
         return Session().create_client(
@@ -89,7 +91,7 @@ class S3Server:
 
     def keys(self, prefix: str) -> list[str]:
         """Return the names of the objects under `prefix`."""
-        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def _wait(self) -> None:
@@ -99,7 +101,7 @@ class S3Server:
             if self._process.poll() is not None:
                 break
             try:
-                self.client().list_buckets()
+                self.client.list_buckets()
             except Exception:  # noqa: BLE001 (not ready yet, in one of many ways)
                 time.sleep(0.2)
             else:
@@ -133,8 +135,8 @@ class SshServer:
         settings = (
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder / 'host_key'}\n"
             f"AuthorizedKeysFile {self.folder / 'authorized_keys'}\nPidFile none\nStrictModes no\nUsePAM no\n"
-            "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            "PermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+            "Subsystem sftp internal-sftp\n"
         )
         (self.folder / "sshd_config").write_text(settings)
         program = self.program()

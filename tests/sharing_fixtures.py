@@ -1,7 +1,7 @@
 """What the tests of sharing stand on: a small finished project, its clones, a real S3 server, a real sshd.
 
-A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and the fixtures
-give everything else. Nothing leaves the machine, and no setting of the user's own Git, DVC, AWS or SSH is read.
+A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and the
+fixtures give the rest. Nothing leaves the machine; no setting of the user's Git, DVC, AWS or SSH is read.
 """
 
 import os
@@ -56,20 +56,26 @@ class Clone:
 
     def add_s3(self, server: S3Server, prefix: str) -> None:
         """Make `prefix` on `server` the default remote, as the README says; credentials stay out of Git."""
-        self.dvc("remote", "add", "--default", "store", f"s3://{server.bucket}/{prefix}")
-        self.dvc("remote", "modify", "store", "endpointurl", server.url)
-        self.dvc("remote", "modify", "store", "verify", "true")
+        settings = {"url": f"s3://{server.bucket}/{prefix}", "endpointurl": server.url, "verify": "true"}
+        config = self.path / ".dvc/config"
+        before = config.read_text().removeprefix("[core]\n")
+        config.write_text(f"[core]\n    remote = store\n{before}\n{_section(settings)}")
         self.set_keys(server)
 
     def set_keys(self, server: S3Server) -> None:
         """Give this clone the credentials of `server`."""
-        for name, value in (("access_key_id", server.access_key), ("secret_access_key", server.secret_key)):
-            self.dvc("remote", "modify", "--local", "store", name, value)
+        keys = {"access_key_id": server.access_key, "secret_access_key": server.secret_key}
+        (self.path / ".dvc/config.local").write_text(_section(keys))
+
+
+def _section(settings: dict[str, str]) -> str:
+    """Return what `dvc remote add` and `dvc remote modify` write, without a process for each."""
+    return "['remote \"store\"']\n" + "".join(f"    {name} = {value}\n" for name, value in settings.items())
 
 
 @dataclass(frozen=True)
 class Project:
-    """The finished project: a bare Git repository that people clone, and the working copy it was pushed from."""
+    """The finished project: a bare Git repository to clone, and the working copy it was pushed from."""
 
     author: Clone
     git_url: Path
@@ -107,7 +113,7 @@ def isolated_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory, isolated_env: dict[str, str]) -> Project:
-    """This repository as it stands, with a tiny encoder and few rows, reproduced once and pushed to a bare repository.
+    """This repository with a tiny encoder and few rows, reproduced once and pushed to a bare repository.
 
     It has no DVC remote yet: a test clones it, or copies the author's working copy, and adds one.
     """
@@ -148,7 +154,7 @@ def _shrink(path: Path) -> None:
 
 @pytest.fixture
 def author(finished_project: Project, tmp_path: Path) -> Clone:
-    """A copy of the author's working copy, cache included, to add a remote to; it pushes to its own Git repository."""
+    """A copy of the author's working copy, cache included, with a Git origin of its own."""
     path, git_url = tmp_path / "author", tmp_path / "project.git"
     shutil.copytree(finished_project.author.path, path, symlinks=True)
     shutil.copytree(finished_project.git_url, git_url)

@@ -49,9 +49,7 @@ def facts(**changed):
 
 
 def render(source="bundled/all-MiniLM-L6-v2", revision=None, **changed):
-    return render_card(
-        "Drive", "apache-2.0", ["en"], {"source": source, "revision": revision}, facts(**changed)
-    )
+    return render_card("Drive", "apache-2.0", ["en"], {"source": source, "revision": revision}, facts(**changed))
 
 
 def test_front_matter_is_read_back_by_the_hubs_own_library():

@@ -26,9 +26,7 @@ _KEY_LIKE = (
 
 def credentials_in(root: Path) -> list[str]:
     """Return `file:line` of everything in Git's index at `root` that looks like a credential."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True
-    ).stdout.decode()
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True).stdout.decode()
     found = []
     for name in filter(None, listed.split("\0")):
         path = root / name

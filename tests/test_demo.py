@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from apps.demo.answering import answer
-from apps.demo.backends import TorchScorer
 from apps.demo.batch import answer_file
 from apps.demo.catalogue import Catalogue, Loaded
 from apps.demo.limits import Busy, Gate, Limits
 from apps.demo.rendering import render
 from apps.demo.showcase import confusion_of, examples_of
+from intents.bulk.scoring import TorchScorer
 from tests.demo_fixtures import (
     CODE,
     INTENTS,

@@ -44,10 +44,7 @@ def exported(tmp_path_factory) -> Path:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (folder / "models/onnx").iterdir()
-    }
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "models/onnx").iterdir()}
 
 
 def test_the_same_classifier_gives_the_same_bytes_in_another_folder_and_process(exported, tmp_path):
@@ -144,9 +141,7 @@ print(json.dumps([intents, confidences.tolist(), heavy]))
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    pipeline = transformers.pipeline(
-        "text-classification", model=str(exported / "models/classifier"), device="cpu"
-    )
+    pipeline = transformers.pipeline("text-classification", model=str(exported / "models/classifier"), device="cpu")
     expected = [pipeline(text, truncation=True)[0] for text in texts]
     assert intents == [answer["label"] for answer in expected]
     np.testing.assert_allclose(confidences, [answer["score"] for answer in expected], atol=1e-4)

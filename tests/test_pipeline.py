@@ -60,6 +60,7 @@ def test_declared_params_are_the_keys_read(stage):
     ]
     section_of = {model: model.__name__.removesuffix("Params").lower() for model in models}
     read = {section for section in section_of.values() if section not in UNDECLARED_SECTIONS}
+    read |= set(getattr(module, "ALSO_READS", ()))
     assert set(DVC_YAML["stages"][stage]["params"]) == read
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for model, section in section_of.items():
@@ -126,8 +127,8 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
     [
         ("tracking", "project", "elsewhere", []),
         ("evaluate", "num_mistakes", 3, ["evaluate"]),
-        ("train", "learning_rate", 1e-3, ["train", "evaluate"]),
-        ("tokenize", "max_length", 12, ["tokenize", "train", "evaluate"]),
+        ("train", "learning_rate", 1e-3, ["train", "evaluate", "export", "card"]),
+        ("tokenize", "max_length", 12, ["tokenize", "train", "evaluate", "export", "card"]),
     ],
 )
 def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section, setting, value, expected):
@@ -139,7 +140,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section
 def test_changed_test_rows_never_retrain(repository):
     official = repository / OFFICIAL_TEST
     official.write_text(official.read_text(encoding="utf-8").replace("sunroof", "tailgate"), encoding="utf-8")
-    assert stages_run(run(repository, "dvc", "repro").stdout) == ["prepare", "tokenize", "evaluate"]
+    assert stages_run(run(repository, "dvc", "repro").stdout) == ["prepare", "tokenize", "evaluate", "card"]
     commit(repository, "official test rows")
 
 

@@ -16,10 +16,10 @@ pytest.importorskip("intents.runtime", reason="comes with the export stage")
 @pytest.fixture(scope="session")
 def exported(classifier, tmp_path_factory):  # noqa: F811
     """Folder of the tiny classifier as an fp32 ONNX graph, with thresholds that reject some answers."""
-    from intents.exporting import export_onnx
     from tokenizers import Tokenizer
 
     from intents.classifier import load_classifier
+    from intents.exporting import export_onnx
 
     folder = tmp_path_factory.mktemp("exported")
     model = load_classifier(classifier)

@@ -75,9 +75,7 @@ def test_wrong_credentials_are_refused_and_right_ones_may_come_from_the_environm
     assert contents(clone) == data
 
 
-def test_a_push_that_the_server_does_not_survive_is_finished_by_the_next_one(
-    plain_repository, own_s3_server, clone_of
-):
+def test_a_push_that_the_server_does_not_survive_is_finished_by_the_next_one(plain_repository, own_s3_server, clone_of):
     server, author = own_s3_server, plain_repository
     author.add_s3(server, "killed")
     data = write_data(author, num_files=10, size=6_000_000)

@@ -25,12 +25,8 @@ def original(tmp_path_factory) -> Path:
     backend.no_padding()
     backend.enable_truncation(MAX_LENGTH)
     backend.save(str(folder / "tokenizer.json"))
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()
-    }
-    settings = ExportSettings(
-        INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files
-    )
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()}
+    settings = ExportSettings(INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files)
     write_json(folder / "classifier.json", asdict(settings))
     return folder
 
@@ -95,9 +91,7 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
     expected = IntentClassifier.load(folder, cache_dir=cache).probabilities(texts)
     (made,) = cache.iterdir()
     before = made.stat().st_mtime_ns
-    np.testing.assert_array_equal(
-        IntentClassifier.load(folder, cache_dir=cache).probabilities(texts), expected
-    )
+    np.testing.assert_array_equal(IntentClassifier.load(folder, cache_dir=cache).probabilities(texts), expected)
     assert [path.name for path in cache.iterdir()] == [made.name]
     assert made.stat().st_mtime_ns == before
     IntentClassifier.load(folder, "fp32", cache_dir=cache)

@@ -130,11 +130,7 @@ def test_a_consumer_gets_the_classifier_of_a_version_a_tag_or_an_experiment(auth
     url = author.git("remote", "get-url", "origin")
 
     def notes_of(folder):
-        return (
-            (author.path / folder / "note.txt").read_text()
-            if (author.path / folder / "note.txt").exists()
-            else ""
-        )
+        return (author.path / folder / "note.txt").read_text() if (author.path / folder / "note.txt").exists() else ""
 
     out = str(tmp_path / "got")
     author.dvc("artifacts", "get", url, "classifier", "--out", f"{out}-latest")

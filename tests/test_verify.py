@@ -33,9 +33,7 @@ def edit(clone, name, old, new):
 def test_a_finished_commit_passes_without_any_data_being_pulled(shared):
     clone, _ = shared
     assert verify(clone) == ["dvc.lock is current and the remote holds all it names"]
-    assert verify(clone, "--rev", "main", "--contents") == [
-        "dvc.lock is current and the remote holds all it names"
-    ]
+    assert verify(clone, "--rev", "main", "--contents") == ["dvc.lock is current and the remote holds all it names"]
     assert not (clone.path / ".dvc/cache").exists()
     assert not (clone.path / "models").exists()
 
@@ -85,10 +83,7 @@ def test_each_output_that_the_remote_lacks_is_one_line(shared):
 
 def test_a_lock_that_cannot_be_read_and_names_nobody_knows_are_errors_of_one_line(shared):
     clone, _ = shared
-    assert (
-        "no branch, tag, commit or experiment is called 'nope'"
-        in verify(clone, "--rev", "nope", fails=True)[0]
-    )
+    assert "no branch, tag, commit or experiment is called 'nope'" in verify(clone, "--rev", "nope", fails=True)[0]
     assert "remote 'nope' doesn't exist" in verify(clone, "--remote", "nope", fails=True)[0]
     edit(clone, "dvc.lock", "schema:", "<<<<<<< HEAD\nschema:")
     [message] = verify(clone, "--lock-only", fails=True)

@@ -42,9 +42,7 @@ def open_onnx(variant: str, threads: int, arena: bool, cache_dir: str | None) ->
     """Return an exported variant as a function of one text."""
     from intents.runtime import IntentClassifier
 
-    classifier = IntentClassifier.load(
-        ONNX_DIR, variant, num_threads=threads, arena=arena, cache_dir=cache_dir
-    )
+    classifier = IntentClassifier.load(ONNX_DIR, variant, num_threads=threads, arena=arena, cache_dir=cache_dir)
     return lambda text: classifier.predict([text])
 
 

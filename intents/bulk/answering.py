@@ -11,7 +11,8 @@ from intents.bulk.reading import Source, open_table, schema_of_objects
 from intents.bulk.rows import Window
 from intents.bulk.scoring import Scorer
 from intents.bulk.writing import raise_clash, table_writer
-from intents.deciding import Calibration, decide
+from intents.calibrations import Calibration
+from intents.deciding import decide
 
 # Takes the windows of a source and yields the probabilities of each one's good texts, window by window, in order.
 Engine = Callable[[Source, Iterable[Window]], Iterator[tuple[Window, NDArray[np.float32]]]]

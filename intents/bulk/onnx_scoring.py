@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ class OnnxScorer:
     Each thread scores batches of its own: for short texts that is faster than several threads in one batch.
     """
 
-    def __init__(self, folder: Path, variant: Literal["int8", "fp32"], num_threads: int | None) -> None:
+    def __init__(self, folder: Path, variant: str, num_threads: int | None) -> None:
         from tokenizers import Tokenizer
 
         from intents.runtime import IntentClassifier

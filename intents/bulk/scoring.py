@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.deciding import load_calibration, softmax
+from intents.calibrations import read_calibration
+from intents.deciding import softmax
 
 # Padded tokens of a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
 CPU_TOKENS = 1024
@@ -80,14 +81,14 @@ class TorchScorer:
         transformers.utils.logging.disable_progress_bar()
         if num_threads:
             torch.set_num_threads(num_threads)
-        calibration = load_calibration(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_classifier(folder).to(self._device)
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        self._temperature = calibration.temperature
-        self.thresholds, self.reject = calibration.thresholds, calibration.reject
         names = self._model.config.id2label
         self.intents = [str(names[label]) for label in sorted(names, key=int)]
+        calibration = read_calibration(folder, self.intents)
+        self._temperature = calibration.temperature
+        self.thresholds, self.reject = calibration.thresholds, calibration.reject
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
