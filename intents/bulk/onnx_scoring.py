@@ -14,7 +14,7 @@ from intents.bulk.scoring import CPU_TOKENS, budget_batches
 class OnnxScorer:
     """An exported classifier such as models/onnx; `num_threads` None uses every core.
 
-    Each thread scores batches of its own: for short texts that is faster than several threads in one batch.
+    Each thread scores batches of its own, so that no thread waits for another within a batch.
     """
 
     def __init__(self, folder: Path, variant: str, num_threads: int | None) -> None:
@@ -32,7 +32,7 @@ class OnnxScorer:
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
         probabilities_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
-        # Tokenising twice costs about 2 % of the time; the runtime's interface stays texts in, probabilities out.
+        # The runtime tokenises again: its interface stays texts in, probabilities out.
         lengths = [min(len(text), self._max_length) for text in self._tokenizer.encode_batch_fast(list(texts))]
 
         def score(indices: NDArray[np.int64]) -> None:
