@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -94,12 +95,20 @@ FAKE_PARAMS = {
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> str:
-    """Run a command in `folder`; return what it printed."""
+    """Run a command in `folder`; return what it printed.
+
+    Output goes to a file: the workers that `dvc queue start` leaves behind would keep a pipe open until they end.
+    """
     if command[0] in ("dvc", "apps.compare"):
         command = (sys.executable, "-m", *command)
-    done = subprocess.run(command, cwd=folder, env=_ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        done = subprocess.run(
+            command, cwd=folder, env=_ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, timeout=300
+        )
+        output.seek(0)
+        printed = output.read()
+    assert (done.returncode != 0) == fails, f"{command}\n{printed}"
+    return printed
 
 
 def make_repository(folder: Path) -> Path:

@@ -152,18 +152,18 @@ def test_a_killed_experiment_takes_no_part(repository, how):
     run(repository, "dvc", "exp", "run", "--queue", "-n", "killed", "-S", "train.seconds=100")
     run(repository, "dvc", "queue", "start")
     queue_log(repository, "killed", "> python evaluate.py")
-    names, (note,) = names_compared(repository)
+    names, notes = names_compared(repository)
     assert names == ["HEAD"]
-    assert note.startswith("experiment killed has not finished: `dvc queue logs killed`")
+    assert notes[0].startswith("experiment killed has not finished: `dvc queue logs killed`")
     if how == "SIGKILL":
         (info,) = (repository / ".dvc/tmp/exps/run").glob("*/*.json")
         os.kill(json.loads(info.read_text())["pid"], signal.SIGKILL)
     else:
         run(repository, "dvc", "queue", "kill", "--force", "killed")
     wait_for_queue(repository, {"killed"})
-    names, (note,) = names_compared(repository)
+    names, notes = names_compared(repository)
     assert names == ["HEAD"]
-    assert note.startswith("experiment killed failed: `dvc queue logs killed`")
+    assert notes[0].startswith("experiment killed failed: `dvc queue logs killed`")
 
 
 def test_a_sweep_over_seeds_ends_in_one_group_with_its_failures_reported(repository):
