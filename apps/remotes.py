@@ -37,8 +37,8 @@ def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bo
     # Every kind of store has exceptions of its own, from packages that need not be installed.
     except Exception as error:
         raise ValueError(
-            f"the remote cannot be asked: {error or type(error).__name__}\nCheck `dvc remote list`, the network"
-            " and the credentials (.dvc/config.local or the environment); --lock-only asks no remote"
+            f"the remote cannot be asked: {error or type(error).__name__}\nCheck `dvc remote list`, the"
+            " network and the credentials (.dvc/config.local or the environment); --lock-only asks no remote"
         ) from error
     return [
         *_lines(objects, absent - sent, "lacks"),

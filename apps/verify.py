@@ -61,7 +61,8 @@ def lock_problems(repo: "Repo") -> Iterator[str]:
     made = {out.fs_path: out for stage in repo.index.stages for out in stage.outs}
     for stage in repo.index.stages:
         name = getattr(stage, "name", None) or Path(stage.path).name
-        stale = [*_stale_command(stage), *_stale_deps(stage, made), *_stale_outs(stage)]
+        found = [*_stale_command(stage), *_stale_deps(stage, made), *_stale_outs(stage)]
+        stale = list(dict.fromkeys(found))  # a stage may list a file twice: data/none stands for two sources
         if not any(entry.hash_info for entry in (*stage.deps, *stage.outs)):
             stale = ["not in dvc.lock"]
         yield from (f"{name}: {problem}; run `dvc repro` and commit dvc.lock" for problem in stale)

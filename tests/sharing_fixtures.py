@@ -1,7 +1,7 @@
 """What the tests of sharing stand on: a small finished project, its clones, a real S3 server, a real sshd.
 
-A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and the
-fixtures give the rest. Nothing leaves the machine; no setting of the user's Git, DVC, AWS or SSH is read.
+A plugin, not a module to import from (PYTEST_DONT_REWRITE): a test module names it in `pytest_plugins`, and
+the fixtures give the rest. Nothing leaves the machine; no setting of the user's Git, DVC, AWS or SSH is read.
 """
 
 import os

@@ -50,10 +50,10 @@ def test_dvc_keeps_its_local_settings_out_of_git():
 @pytest.mark.parametrize(
     "line",
     [
-        "    access_key_id = ABCDEFGH12345678",
-        "    secret_access_key = wJalrXUtnFEMI/K7MDENG",
-        "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG",
-        "password: correct-horse",
+        "    access_key_id = " + "ABCDEFGH12345678",
+        "    secret_access_key = " + "wJalrXUtnFEMI/K7MDENG",
+        "AWS_SECRET_ACCESS_KEY=" + "wJalrXUtnFEMI/K7MDENG",
+        "password: " + "correct-horse",
         "key: AKIA" + "ABCDEFGHIJKLMNOP",
         "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
         "url = https://user:" + "secret@example.org/store",
