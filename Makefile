@@ -25,7 +25,7 @@ check: .venv/installed-dev  ## style and types
 	@mypy
 
 verify: .venv/installed-dev  ## is dvc.lock current, and does the remote hold all it names
-	@python -m apps.verify
+	@python -m apps.verify $(ARGS)
 
 N ?= 5
 JOBS ?= 1

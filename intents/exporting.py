@@ -13,8 +13,8 @@ from torch import nn
 from torch.export import Dim
 from transformers import PreTrainedModel
 
-# 20 has Gelu as one operator. 23 is a few per cent faster for BERT, but its RotaryEmbedding fails in onnxruntime 1.32
-# on batches of ModernBERT: the tables of angles are not repeated for every text.
+# 20 has Gelu as one operator. 23 is a few per cent faster for BERT, but its RotaryEmbedding fails in onnxruntime
+# 1.32 on batches of ModernBERT: the tables of angles are not repeated for every text.
 OPSET = 20
 
 

@@ -96,10 +96,21 @@ def write_checkpoint(folder: Path, model: transformers.PreTrainedModel) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
+def sure_texts(model: transformers.PreTrainedModel, count: int) -> list[str]:
+    """Return the texts, of three times as many, that a random classifier is surest of; a trained one is of most."""
+    texts = random_texts(3 * count)
+    with torch.inference_mode():
+        best = [
+            model(input_ids=torch.tensor([ids])).logits[0].topk(2).values
+            for ids in tiny_tokenizer()(texts, truncation=True, padding=False)["input_ids"]
+        ]
+    margins = [float(first - second) for first, second in best]
+    return [texts[i] for i in sorted(sorted(range(len(texts)), key=lambda i: -margins[i])[:count])]
+
+
 def write_validation(root: Path, model: transformers.PreTrainedModel, texts: list[str]) -> None:
     """Write the two tables of the validation split; the model's own answers are the true intents."""
-    tokenizer = tiny_tokenizer()
-    ids = tokenizer(texts, truncation=True, padding=False)["input_ids"]
+    ids = tiny_tokenizer()(texts, truncation=True, padding=False)["input_ids"]
     with torch.inference_mode():
         labels = [int(model(input_ids=torch.tensor([row])).logits.argmax()) for row in ids]
     facts = {"intents": INTENTS}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,17 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from export_fixtures import INTENTS, random_texts, tiny_classifier, write_checkpoint, write_validation
+from export_fixtures import (
+    INTENTS,
+    random_texts,
+    sure_texts,
+    tiny_classifier,
+    write_checkpoint,
+    write_validation,
+)
 
 ROOT = Path(__file__).parent.parent
-PARAMS = {"quantisation": "auto", "min_agreement": 0.97, "max_accuracy_drop": 3.0}
+PARAMS = {"quantisation": "auto", "min_agreement": 0.995, "max_accuracy_drop": 0.5}
 
 
 def make_workspace(folder: Path, model, **params) -> None:
     write_checkpoint(folder / "models/classifier", model)
-    write_validation(folder, model, random_texts(200))
+    write_validation(folder, model, sure_texts(model, 200))
     folder.joinpath("params.yaml").write_text(yaml.safe_dump({"export": PARAMS | params}))
 
 
@@ -87,14 +94,12 @@ def test_settings_hold_intents_max_length_and_the_checkpoints_hash(exported):
 
 def test_the_gate_fails_with_the_numbers_and_leaves_no_output(tmp_path):
     model = tiny_classifier("bert", "mean")
-    with torch.no_grad():  # intents so alike that any rounding confuses them
-        noise = 1e-3 * torch.randn(model.classifier.weight.shape)
-        model.classifier.weight.copy_(model.classifier.weight[:1] + noise)
     make_workspace(tmp_path, model, min_agreement=1.0)
+    write_validation(tmp_path, model, random_texts(200))  # a random classifier is torn on many of them
     done = run_export(tmp_path)
     assert done.returncode == 1
     assert "export.min_agreement is 100.00%" in done.stderr
-    assert "on 9" in done.stderr or "on 8" in done.stderr or "on 7" in done.stderr
+    assert re.search(r"agrees with PyTorch on \d\d\.\d\d% of the validation texts", done.stderr)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "models/onnx").exists()
     assert not (tmp_path / "metrics/export.json").exists()
