@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from remote_servers import S3Server, SshServer
-from tiny_encoder import write_encoder, write_examples
+
+from tests.remote_servers import S3Server, SshServer
+from tests.tiny_encoder import write_encoder, write_examples
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from compare_fixtures import change_params, commit, make_fake_repository, run
 
 from apps.compare import main
 from apps.results import ResultReader
+from tests.compare_fixtures import change_params, commit, make_fake_repository, run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compare_fixtures import make_fake_repository, make_tiny_repository, run
+
+from tests.compare_fixtures import make_fake_repository, make_tiny_repository, run
 
 
 @pytest.fixture(scope="module")

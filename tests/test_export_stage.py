@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from export_fixtures import (
+
+from tests.export_fixtures import (
     INTENTS,
     random_texts,
     sure_texts,

@@ -4,11 +4,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from export_fixtures import ARCHITECTURES, tiny_classifier
 
 from intents.exporting import export_onnx
 from intents.gate import compare, failures
 from intents.quantising import RECIPES, quantise
+from tests.export_fixtures import ARCHITECTURES, tiny_classifier
 
 VOCABULARY = 294
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["sharing_fixtures"]
+pytest_plugins = ["tests.sharing_fixtures"]
 ROOT = Path(__file__).parent.parent
 NUM_FILES = 20
 

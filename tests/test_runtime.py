@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classifier, tiny_tokenizer
 
 from intents.exported import ExportSettings
 from intents.exporting import export_onnx
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
 from intents.runtime import IntentClassifier
+from tests.export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classifier, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from apps.revisions import fetch_output
 
-pytest_plugins = ["sharing_fixtures"]
+pytest_plugins = ["tests.sharing_fixtures"]
 UP_TO_DATE = "Data and pipelines are up to date."
 PREDICT = """
 import intents, json, sys, transformers

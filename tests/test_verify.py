@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-pytest_plugins = ["sharing_fixtures"]
+pytest_plugins = ["tests.sharing_fixtures"]
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
         text = "\0"
     if "\0" in text:
         raise ValueError("the file is not text in UTF-8; upload a CSV file with a header row")
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if not header or len(set(header)) < len(header):
