@@ -101,6 +101,27 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
     return model
 
 
+def freeze(model: PreTrainedModel, lowest: str | int) -> None:
+    """Leave out of training: "none", the "embeddings", or the embeddings and that many of the lowest layers.
+
+    Raises:
+        ValueError: the encoder has fewer layers.
+
+    """
+    if lowest == "none":
+        return
+    encoder = model.base_model
+    frozen = [encoder.embeddings]
+    if isinstance(lowest, int):
+        num_layers = encoder.config.num_hidden_layers
+        if lowest > num_layers:
+            raise ValueError(f"train.freeze: the encoder has {num_layers} layers, got {lowest}")
+        stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+        frozen += next(stack for stack in stacks if len(stack) == num_layers)[:lowest]
+    for module in frozen:
+        module.requires_grad_(False)
+
+
 def load_classifier(folder: Path) -> PreTrainedModel:
     """Return the trained classifier in `folder`, in fp32, in evaluation mode."""
     if not (folder / "config.json").is_file():

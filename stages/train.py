@@ -10,7 +10,7 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,7 @@ class TrainParams(Params):
 
     head: Literal["mean", "native"]
     feature_scale: float = Field(gt=0)
+    freeze: Literal["none", "embeddings"] | Annotated[int, Field(ge=1)]
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
@@ -72,7 +73,7 @@ def main() -> None:
     import transformers
 
     from intents.batching import TokenizedTexts
-    from intents.classifier import build_classifier
+    from intents.classifier import build_classifier, freeze
     from intents.tokenizing import load_tokenizer, max_length_of
     from intents.training import TrainingSettings, fine_tune, parameter_counts, resolve_precision
 
@@ -82,12 +83,13 @@ def main() -> None:
     train, validation = TokenizedTexts(TRAIN_PATH), TokenizedTexts(VALIDATION_PATH)
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
     model = build_classifier(ENCODER_DIR, intents_of(TRAIN_PATH), params.head, params.feature_scale)
+    freeze(model, params.freeze)
     counts = parameter_counts(model)
     print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {claim.device}")
 
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
-    settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale"}))
+    settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale", "freeze"}))
     result = fine_tune(model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
     metrics: dict[str, Any] = {
         "best": {"epoch": result.best["epoch"], "step": result.best["step"]},

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from intents.classifier import build_classifier, freeze, load_classifier
+
+INTENTS = ["open", "close", "none"]
+
+
+@pytest.fixture(params=["mean", "native"])
+def classifier(request, tiny_encoder):
+    torch.manual_seed(0)
+    return build_classifier(tiny_encoder, INTENTS, request.param, feature_scale=10.0).eval()
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_a_saved_classifier_answers_as_before_and_knows_its_intents(classifier, tiny_encoder, tmp_path):
+    texts = AutoTokenizer.from_pretrained(tiny_encoder)(["open it", "close"], padding=True, return_tensors="pt")
+    classifier.save_pretrained(tmp_path / "saved")
+    loaded = load_classifier(tmp_path / "saved")
+    assert torch.equal(loaded(**texts).logits, classifier(**texts).logits)
+    assert [loaded.config.id2label[label] for label in range(3)] == INTENTS
+
+
+def test_padding_changes_no_answer(tiny_encoder):
+    classifier = build_classifier(tiny_encoder, INTENTS, "mean", feature_scale=10.0).eval()
+    ids = torch.tensor([[2, 7, 9, 3]])
+    padded = torch.tensor([[2, 7, 9, 3, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
+    alone = classifier(input_ids=ids).logits
+    torch.testing.assert_close(classifier(input_ids=padded, attention_mask=mask).logits, alone, atol=1e-5, rtol=0)
+
+
+def test_features_have_the_length_of_the_setting(tiny_encoder):
+    classifier = build_classifier(tiny_encoder, INTENTS, "mean", feature_scale=4.0)
+    features = classifier.pool(torch.randn(5, 6, 32), torch.ones(5, 6))
+    torch.testing.assert_close(features.norm(dim=-1), torch.full((5,), 4.0))
+
+
+def test_frozen_parts_are_not_trained(classifier):
+    everything = trained(classifier)
+    freeze(classifier, "none")
+    assert trained(classifier) == everything
+    freeze(classifier, "embeddings")
+    assert {name for name in everything if ".embeddings." in name} == everything - trained(classifier)
+    freeze(classifier, 1)
+    lost = everything - trained(classifier)
+    assert any(".layer.0." in name for name in lost)
+    assert not any(".layer.1." in name or name.startswith("classifier") for name in lost)
+
+
+def test_more_frozen_layers_than_there_are_is_an_error(classifier):
+    with pytest.raises(ValueError, match="train.freeze: the encoder has 2 layers, got 3"):
+        freeze(classifier, 3)
+
+
+def test_a_folder_without_a_classifier_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no classifier.*run `dvc repro`"):
+        load_classifier(tmp_path)
