@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test check verify sweep-seeds demo constraints
+.PHONY: help repro test test-slow check verify sweep-seeds demo constraints
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -17,7 +17,10 @@ repro: .venv/installed  ## install what is missing, then rebuild whatever change
 	@echo "classifier  models/classifier"
 
 test: .venv/installed-dev  ## install what is missing, then run the tests
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: .venv/installed-dev  ## the tests that take minutes: killed and queued experiments, a Ray cluster
+	@OMP_NUM_THREADS=1 python -m pytest -m slow
 
 check: .venv/installed-dev  ## style and types
 	@ruff check .

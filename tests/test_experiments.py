@@ -99,7 +99,6 @@ def wait_for_queue(folder, names, seconds=240):
     raise AssertionError(status)
 
 
-@pytest.mark.slow
 def test_a_queued_experiment_runs_its_own_code_and_not_the_workspaces_nor_the_installed_one(repository):
     """The stage and the library that it imports are edited, queued, and edited again before the queue starts.
 
@@ -148,6 +147,7 @@ def test_an_experiment_that_fails_outside_the_queue_leaves_nothing_to_compare(re
         assert "workspace: params.yaml says train.quality: 2, but the results were made with 0.8" in notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["queue kill", "SIGKILL"])
 def test_a_killed_experiment_takes_no_part(repository, how):
     run(repository, "dvc", "exp", "run", "--queue", "-n", "killed", "-S", "train.seconds=100")
@@ -167,6 +167,7 @@ def test_a_killed_experiment_takes_no_part(repository, how):
     assert notes[0].startswith("experiment killed failed: `dvc queue logs killed`")
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_ends_in_one_group_with_its_failures_reported(repository):
     """What `make sweep-seeds` runs."""
     run(repository, "dvc", "exp", "run", "--queue", "-S", "train.seed=range(0,3)")

@@ -70,7 +70,8 @@ def test_a_stage_that_read_something_else_than_was_written_is_named(shared):
     (clone.path / "dvc.lock").write_text(yaml.safe_dump(lock))
     problems = verify(clone, "--lock-only", fails=True)
     wrong = "the models/encoder in dvc.lock that it read is not the one that stage encoder wrote"
-    assert [problem.split(";")[0] for problem in problems] == [f"tokenize: {wrong}", f"train: {wrong}"]
+    readers = [f"{stage}: {wrong}" for stage in ("tokenize", "train", "card")]
+    assert [problem.split(";")[0] for problem in problems] == readers
 
 
 def test_each_output_that_the_remote_lacks_is_one_line(shared):
@@ -95,5 +96,5 @@ def test_a_stage_that_was_never_run_is_named(shared):
     (clone.path / "dvc.lock").unlink()
     assert verify(clone, "--lock-only", fails=True) == [
         f"{stage}: not in dvc.lock; run `dvc repro` and commit dvc.lock"
-        for stage in ("encoder", "prepare", "tokenize", "train", "evaluate")
+        for stage in ("encoder", "prepare", "tokenize", "train", "evaluate", "export", "card")
     ]
