@@ -1,0 +1,1 @@
+"""Driver utterances by an author who never saw the training data."""
