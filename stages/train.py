@@ -75,7 +75,8 @@ def main() -> None:
     from intents.batching import TokenizedTexts
     from intents.classifier import build_classifier, freeze
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.training import TrainingSettings, fine_tune, parameter_counts, resolve_precision
+    from intents.trainer import TrainingSettings, resolve_precision
+    from intents.training import fine_tune, parameter_counts
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
