@@ -9,8 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
+from intents.averaging import AveragedWeights
 from intents.batching import BucketBatchSampler, PaddingCollator, TokenizedTexts
 from intents.callbacks import BestState
+from intents.contrastive import supervised_contrastive_loss
 from intents.headline import headline_metrics
 from intents.predicting import predict_logits
 
@@ -26,6 +28,9 @@ class TrainingSettings:
     weight_decay: float
     warmup_share: float
     label_smoothing: float
+    contrastive_weight: float
+    contrastive_temperature: float
+    ema_decay: float
     max_grad_norm: float
     precision: str
     metric_for_best: str
@@ -67,6 +72,7 @@ class IntentTrainer(Trainer):
         self.pad_token_id = pad_token_id
         self.collate = PaddingCollator(pad_token_id)
         self.best = BestState(settings.metric_for_best, settings.patience)
+        self.averaged = AveragedWeights(settings.ema_decay)
         self.training_seconds = 0.0
         super().__init__(
             model=model,
@@ -75,7 +81,7 @@ class IntentTrainer(Trainer):
             eval_dataset=validation,
             data_collator=self.collate,
             compute_loss_func=self._loss,
-            callbacks=[self.best],
+            callbacks=[self.averaged, self.best],
         )
         self.remove_callback(PrinterCallback)
 
@@ -108,10 +114,15 @@ class IntentTrainer(Trainer):
     def _loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
+        settings = self.settings
+        num_items = len(labels) if num_items_in_batch is None else num_items_in_batch
         summed = nn.functional.cross_entropy(
-            outputs.logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction="sum"
+            outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="sum"
         )
-        return summed / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        if settings.contrastive_weight:
+            contrast = supervised_contrastive_loss(outputs.features, labels, settings.contrastive_temperature)
+            summed = summed + settings.contrastive_weight * contrast * len(labels)
+        return summed / num_items
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and time it without the evaluations."""
@@ -121,13 +132,14 @@ class IntentTrainer(Trainer):
         return output
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score the validation split, longest texts first, under the precision of training."""
+        """Score the averaged weights on the validation split, longest texts first, under the precision of training."""
         started = time.perf_counter()
-        with self.compute_loss_context_manager():
-            logits = predict_logits(self.model, self.validation, self.pad_token_id, batch_size=64)
-        found = {f"eval_{name}": value for name, value in headline_metrics(self.validation.labels, logits).items()}
-        self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        with self.averaged.in_place():
+            with self.compute_loss_context_manager():
+                logits = predict_logits(self.model, self.validation, self.pad_token_id, batch_size=64)
+            found = {f"eval_{name}": value for name, value in headline_metrics(self.validation.labels, logits).items()}
+            self.log(found)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         self.training_seconds -= time.perf_counter() - started
         return found
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.trainer import IntentTrainer, TrainingSettings
+from intents.vocabulary import only_used_rows
 
 
 @dataclass
@@ -42,12 +43,12 @@ def fine_tune(
     `log` is called with the metrics of each evaluation and the optimizer step.
     """
     result = TrainingResult()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train):
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
         trainer.add_callback(Progress(trainer.best, log))
         trainer.train()
+        trainer.best.restore(model)
     result.curves, result.best = trainer.best.curves, trainer.best.metrics
-    trainer.best.restore(model)
     seconds, counted = trainer.training_seconds, trainer.collate
     result.examples_per_second = counted.examples / seconds
     result.useful_tokens_per_second = counted.useful_tokens / seconds
