@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 _POOL = 50  # batches' worth of shuffled texts that are sorted by length together
@@ -31,6 +32,10 @@ class TokenizedTexts(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"input_ids": self._ids[self._starts[index] : self._starts[index + 1]], "label": self.labels[index]}
+
+    def tokens(self) -> NDArray[np.int64]:
+        """Return the ids of the tokens that occur, each once, in ascending order."""
+        return np.unique(self._ids[self._starts[0] : self._starts[-1]]).astype(np.int64)
 
 
 class BucketBatchSampler(Sampler[list[int]]):

@@ -8,6 +8,7 @@ Shapes: b texts, t tokens, d hidden size, c intents.
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import ModelOutput
 
 
 class IntentClassifierConfig(PreTrainedConfig):
@@ -27,6 +28,15 @@ class IntentClassifierConfig(PreTrainedConfig):
 
     encoder: Any = None  # the encoder's configuration, or its dict
     feature_scale: float = 10.0
+
+
+@dataclass
+class IntentClassifierOutput(ModelOutput):
+    """Logits, (b, c), the features that they were computed from, (b, d), and the loss where labels were given."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
 
 
 class IntentClassifier(PreTrainedModel):
@@ -62,7 +72,7 @@ class IntentClassifier(PreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> SequenceClassifierOutput:
+    ) -> IntentClassifierOutput:
         """Return logits, (b, c), and the cross-entropy where `labels` are given."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -72,7 +82,7 @@ class IntentClassifier(PreTrainedModel):
         features_bd = self.pool(hidden_btd, attention_mask)
         logits_bc = self.classifier(features_bd)
         loss = None if labels is None else nn.functional.cross_entropy(logits_bc.float(), labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits_bc)
+        return IntentClassifierOutput(loss=loss, logits=logits_bc, features=features_bd)
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
@@ -120,6 +130,15 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
         frozen += next(stack for stack in stacks if len(stack) == num_layers)[:lowest]
     for module in frozen:
         module.requires_grad_(False)
+
+
+def set_dropout(model: PreTrainedModel, share: float) -> None:
+    """Drop that share of the activations, of attention and of the head's inputs while training, 0 to 1."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        if hasattr(module, "attention_dropout"):  # ModernBERT keeps the number itself
+            module.attention_dropout = share
 
 
 def load_classifier(folder: Path) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from intents.cli import run
 from intents.devices import WhenBusy, claim_device
@@ -42,11 +42,22 @@ class TrainParams(Params):
     weight_decay: float = Field(ge=0)
     warmup_share: float = Field(ge=0, lt=1)
     label_smoothing: float = Field(ge=0, lt=1)
+    contrastive_weight: float = Field(ge=0)
+    contrastive_temperature: float = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1)
+    dropout: float | None = Field(ge=0, lt=1)
     max_grad_norm: float = Field(ge=0)
     precision: Literal["auto", "bf16", "fp32"]
     metric_for_best: Literal["accuracy", "macro_f1", "log_loss"]
     patience: int = Field(ge=1)
     seed: int = Field(ge=0)
+
+    @field_validator("contrastive_weight")
+    @classmethod
+    def _has_features_to_contrast(cls, weight: float, info: ValidationInfo) -> float:
+        if weight and info.data.get("head") == "native":
+            raise ValueError("Must be 0 with train.head=native: the loss works on the features of head=mean")
+        return weight
 
 
 class TrackingParams(Params):
@@ -73,9 +84,10 @@ def main() -> None:
     import transformers
 
     from intents.batching import TokenizedTexts
-    from intents.classifier import build_classifier, freeze
+    from intents.classifier import build_classifier, freeze, set_dropout
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.training import TrainingSettings, fine_tune, parameter_counts, resolve_precision
+    from intents.trainer import TrainingSettings, resolve_precision
+    from intents.training import fine_tune, parameter_counts
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -84,12 +96,14 @@ def main() -> None:
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
     model = build_classifier(ENCODER_DIR, intents_of(TRAIN_PATH), params.head, params.feature_scale)
     freeze(model, params.freeze)
+    if params.dropout is not None:
+        set_dropout(model, params.dropout)
     counts = parameter_counts(model)
     print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {claim.device}")
 
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
-    settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale", "freeze"}))
+    settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale", "freeze", "dropout"}))
     result = fine_tune(model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
     metrics: dict[str, Any] = {
         "best": {"epoch": result.best["epoch"], "step": result.best["step"]},

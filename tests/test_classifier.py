@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from intents.classifier import build_classifier, freeze, load_classifier
+from intents.classifier import build_classifier, freeze, load_classifier, set_dropout
 
 INTENTS = ["open", "close", "none"]
 
@@ -60,3 +60,12 @@ def test_more_frozen_layers_than_there_are_is_an_error(classifier):
 def test_a_folder_without_a_classifier_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no classifier.*run `dvc repro`"):
         load_classifier(tmp_path)
+
+
+def test_dropout_is_that_of_the_setting(classifier):
+    ids = torch.tensor([[2, 7, 9, 3]])
+    classifier.train()
+    set_dropout(classifier, 0.0)
+    assert torch.equal(classifier(input_ids=ids).logits, classifier(input_ids=ids).logits)
+    set_dropout(classifier, 0.5)
+    assert not torch.equal(classifier(input_ids=ids).logits, classifier(input_ids=ids).logits)

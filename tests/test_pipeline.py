@@ -205,6 +205,7 @@ def test_only_safetensors_and_text_is_written(repository):
     [
         ("train", {"lerning_rate": 1}, "train.lerning_rate: unknown setting; train has:"),
         ("train", {"num_epochs": "many"}, "train.num_epochs: input should be a valid integer"),
+        ("train", {"head": "native"}, "train.contrastive_weight: must be 0 with train.head=native"),
         ("prepare", {"exclude_intents": ["sing"]}, "prepare.exclude_intents: the data has no intent 'sing'; it has:"),
         ("prepare", {"source": "absent.csv"}, "absent.csv"),
         ("tokenize", {"max_length": 4000}, "tokenize.max_length must be at most"),

@@ -1,0 +1,164 @@
+"""transformers' Trainer with what it lacks: length buckets, a head's learning rate, quick evaluation."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+
+from intents.averaging import AveragedWeights
+from intents.batching import BucketBatchSampler, PaddingCollator, TokenizedTexts
+from intents.callbacks import BestState
+from intents.contrastive import supervised_contrastive_loss
+from intents.headline import headline_metrics
+from intents.predicting import predict_logits
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to fine-tune; the meaning of each is explained in params.yaml."""
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    warmup_share: float
+    label_smoothing: float
+    contrastive_weight: float
+    contrastive_temperature: float
+    ema_decay: float
+    max_grad_norm: float
+    precision: str
+    metric_for_best: str
+    patience: int
+    seed: int
+
+
+def has_bfloat16() -> bool:
+    """Return whether this machine multiplies bfloat16 matrices in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_precision(precision: str) -> str:
+    """Return "bf16" or "fp32": `precision` itself, or for "auto" what suits the hardware."""
+    if precision == "auto":
+        return "bf16" if has_bfloat16() else "fp32"
+    return precision
+
+
+class IntentTrainer(Trainer):
+    """transformers' Trainer with length-bucketed batches, a learning rate for the head and quick evaluation."""
+
+    optimizer: Any
+    control: Any
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        train: TokenizedTexts,
+        validation: TokenizedTexts,
+        pad_token_id: int,
+        settings: TrainingSettings,
+        scratch_dir: str,
+    ) -> None:
+        self.settings = settings
+        self.validation = validation
+        self.pad_token_id = pad_token_id
+        self.collate = PaddingCollator(pad_token_id)
+        self.best = BestState(settings.metric_for_best, settings.patience)
+        self.averaged = AveragedWeights(settings.ema_decay)
+        self.training_seconds = 0.0
+        super().__init__(
+            model=model,
+            args=_training_arguments(settings, scratch_dir),
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=self.collate,
+            compute_loss_func=self._loss,
+            callbacks=[self.averaged, self.best],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return batches of texts of similar length."""
+        train: Any = self.train_dataset
+        sampler = BucketBatchSampler(train.lengths, self.settings.batch_size, self.settings.seed)
+        loader = DataLoader(train, batch_sampler=sampler, collate_fn=self.collate)
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return fused AdamW; the head has its own learning rate, biases and normalisations no weight decay."""
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self._parameter_groups(), fused=True)
+        return self.optimizer
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        decayed = set(self.get_decay_parameter_names(self.model))
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        encoder = {id(parameter) for parameter in self.model.base_model.parameters()}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                in_encoder = id(parameter) in encoder
+                rate = self.settings.learning_rate if in_encoder else self.settings.head_learning_rate
+                decay = self.settings.weight_decay if name in decayed else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+
+    def _loss(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        settings = self.settings
+        num_items = len(labels) if num_items_in_batch is None else num_items_in_batch
+        summed = nn.functional.cross_entropy(
+            outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="sum"
+        )
+        if settings.contrastive_weight:
+            contrast = supervised_contrastive_loss(outputs.features, labels, settings.contrastive_temperature)
+            summed = summed + settings.contrastive_weight * contrast * len(labels)
+        return summed / num_items
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, and time it without the evaluations."""
+        started = time.perf_counter()
+        output = super().train(*args, **kwargs)
+        self.training_seconds += time.perf_counter() - started
+        return output
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score the averaged weights on the validation split, longest texts first, under the precision of training."""
+        started = time.perf_counter()
+        with self.averaged.in_place():
+            with self.compute_loss_context_manager():
+                logits = predict_logits(self.model, self.validation, self.pad_token_id, batch_size=64)
+            found = {f"eval_{name}": value for name, value in headline_metrics(self.validation.labels, logits).items()}
+            self.log(found)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.training_seconds -= time.perf_counter() - started
+        return found
+
+
+def _training_arguments(settings: TrainingSettings, scratch_dir: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=scratch_dir,
+        num_train_epochs=settings.num_epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_share,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=resolve_precision(settings.precision) == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=settings.seed,
+        remove_unused_columns=False,
+    )
