@@ -18,7 +18,6 @@ from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_folder
 from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import VARIANTS, Scorer, has_model, load_scorer
-from intents.calibrations import Calibration
 from intents.cli import run
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
@@ -127,8 +126,7 @@ def predict(options: argparse.Namespace) -> None:
     )
     model_dir = find_model(options.model, options.rev).resolve()
     scorer = load_scorer(model_dir, options.variant, options.threads)
-    calibration = Calibration(thresholds=scorer.thresholds, reject=scorer.reject)
-    decider = Decider(tuple(scorer.intents), calibration, options.probabilities, options.prefix)
+    decider = Decider(tuple(scorer.intents), scorer.calibration, options.probabilities, options.prefix)
     parts, finished, before = plan.parts, None, Counts()
     if plan.folder:
         settings = {name: getattr(options, name) for name in _SETTINGS}

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from apps.revisions import resolve
+from intents.calibrations import ABSTAIN
 from intents.grouping import Result
 from intents.tables import read_fact
 
@@ -176,7 +177,7 @@ def _to_result(
     """Return the result with its rows and intents in alphabetical order: only their content can differ."""
     table = pq.read_table(pa.BufferReader(predictions), columns=_COLUMNS)
     intents = sorted(read_fact(pa.BufferReader(predictions), "intents"))
-    label_of = {intent: label for label, intent in enumerate(intents)}
+    label_of = {name: label for label, name in reversed(list(enumerate([*intents, ABSTAIN])))}
     columns = table.sort_by([("text", "ascending"), ("intent", "ascending")]).to_pydict()
     return Result(
         name=rev,

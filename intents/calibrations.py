@@ -2,23 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from intents.files import write_json
+
 CALIBRATION_FILE = "calibration.json"
+ABSTAIN = "abstain"  # the answer below a threshold where no intent stands for "do nothing"
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What validation data says about a classifier's probabilities.
 
-    Logits are divided by `temperature`. An answer whose probability is below its intent's threshold becomes `reject`;
-    None rejects nothing.
+    Logits are divided by `temperature`. An answer whose probability is below its intent's threshold becomes `reject`,
+    an intent or "abstain"; None rejects nothing. `no_action` are the intents that ask for nothing.
     """
 
     temperature: float = 1.0
     thresholds: Mapping[str, float] = field(default_factory=dict)
     reject: str | None = None
+    no_action: Sequence[str] = ()
+
+
+def write_calibration(classifier_dir: Path, calibration: Calibration) -> None:
+    """Write `calibration` beside the weights in `classifier_dir`."""
+    write_json(classifier_dir / CALIBRATION_FILE, asdict(calibration))
 
 
 def read_calibration(classifier_dir: Path, intents: Sequence[str]) -> Calibration:
@@ -35,12 +44,13 @@ def read_calibration(classifier_dir: Path, intents: Sequence[str]) -> Calibratio
         found = json.loads(path.read_text(encoding="utf-8"))
         temperature = float(found["temperature"])
         thresholds = {str(intent): float(least) for intent, least in found["thresholds"].items()}
-        reject = found.get("reject")
+        reject, no_action = found["reject"], tuple(str(intent) for intent in found["no_action"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no calibration ({type(error).__name__}: {error}): run `dvc repro` anew") from None
     if not 0 < temperature < float("inf"):
         raise ValueError(f"{path}: temperature must be a positive number, got {temperature}")
-    unknown = sorted({*thresholds, *([reject] if reject is not None else [])} - set(intents))
+    named = {*thresholds, *no_action, *([reject] if reject not in (None, ABSTAIN) else [])}
+    unknown = sorted(named - set(intents))
     if unknown:
         raise ValueError(f"{path} names {', '.join(unknown)}, unknown to the classifier; it has: {', '.join(intents)}")
-    return Calibration(temperature, thresholds, reject)
+    return Calibration(temperature, thresholds, reject, no_action)

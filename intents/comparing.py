@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from intents.calibrations import ABSTAIN
 from intents.grouping import Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
 from intents.scoring import per_label_metrics
 from intents.significance import (
@@ -210,4 +211,5 @@ def _find_flips(reference: Group, group: Group) -> list[Flip]:
 def _answer(group: Group, row: int) -> str:
     """Return the answer that most seeds give to a row."""
     label, _ = Counter(int(result.predicted_n[row]) for result in group.results).most_common(1)[0]
-    return group.results[0].intents[label]
+    intents = group.results[0].intents
+    return intents[label] if label < len(intents) else ABSTAIN

@@ -1,16 +1,13 @@
 """What a classifier's answers to the test split are worth: numbers, tables and the rows of plots."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from intents.headline import headline_metrics
+from intents.answers import Answers
+from intents.calibrations import ABSTAIN
 from intents.scoring import (
-    Labels,
     averaged_metrics,
     confusion_counts,
     macro_f1_interval,
@@ -18,43 +15,27 @@ from intents.scoring import (
     rounded,
     share_interval,
 )
+from intents.trust import action_metrics, probability_metrics, selective_metrics
 
 _HISTOGRAM_BINS = 20
 Table = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """A classifier's answers to n examples of c intents."""
-
-    intents: Sequence[str]  # c names
-    texts: Sequence[str]
-    kinds: Sequence[str]  # empty strings where the data has none
-    labels_n: Labels
-    logits_nc: NDArray[np.float32]
-
-    @property
-    def predicted_n(self) -> Labels:
-        """Label of the most probable intent."""
-        return self.logits_nc.argmax(1)
-
-    @property
-    def confidence_n(self) -> NDArray[np.float64]:
-        """Probability of the predicted intent."""
-        confidence: NDArray[np.float64] = softmax(self.logits_nc.astype(np.float64), axis=1).max(1)
-        return confidence
-
-
 def headline(answers: Answers, confidence_level: float, num_samples: int, seed: int) -> dict[str, Any]:
     """Return the few numbers that experiments are compared by; intervals are lists, which `dvc exp show` leaves out."""
-    labels, predicted = answers.labels_n, answers.predicted_n
+    labels, predicted, num_labels = answers.labels_n, answers.predicted_n, len(answers.intents)
     right = int((labels == predicted).sum())
-    found: dict[str, Any] = dict(headline_metrics(labels, answers.logits_nc))
-    found["accuracy_interval"] = share_interval(right, len(labels), confidence_level)
-    found["macro_f1_interval"] = macro_f1_interval(
-        labels, predicted, len(answers.intents), confidence_level, num_samples, seed
-    )
-    found["examples"] = len(labels)
+    found = {
+        "accuracy": right / len(labels),
+        "accuracy_before_thresholds": float(answers.likeliest_right_n.mean()),
+        "macro_f1": averaged_metrics(labels, predicted, num_labels)["macro"]["f1"],
+        **probability_metrics(answers),
+        **action_metrics(answers, confidence_level),
+        **(selective_metrics(answers) if ABSTAIN in answers.names else {}),
+        "accuracy_interval": share_interval(right, len(labels), confidence_level),
+        "macro_f1_interval": macro_f1_interval(labels, predicted, num_labels, confidence_level, num_samples, seed),
+        "examples": len(labels),
+    }
     return {"test": rounded(found)}
 
 
@@ -85,7 +66,7 @@ def kind_table(answers: Answers, confidence_level: float) -> Table:
 def confusion_table(answers: Answers) -> Table:
     """Return the true and the predicted intent of each example, as the confusion templates of DVC want them."""
     return [
-        {"actual": answers.intents[label], "predicted": answers.intents[predicted]}
+        {"actual": answers.intents[label], "predicted": answers.names[predicted]}
         for label, predicted in zip(answers.labels_n, answers.predicted_n, strict=True)
     ]
 
@@ -113,7 +94,7 @@ def mistake_table(answers: Answers, most: int) -> Table:
         {
             "text": answers.texts[i],
             "intent": answers.intents[answers.labels_n[i]],
-            "predicted": answers.intents[answers.predicted_n[i]],
+            "predicted": answers.names[answers.predicted_n[i]],
             "confidence": round(float(confidence[i]), 4),
             "kind": answers.kinds[i],
         }
@@ -122,5 +103,5 @@ def mistake_table(answers: Answers, most: int) -> Table:
 
 
 def confusion_matrix(answers: Answers) -> NDArray[np.int64]:
-    """Return counts, (c, c): rows are true intents, columns predicted ones."""
-    return confusion_counts(answers.labels_n, answers.predicted_n, len(answers.intents))
+    """Return counts, (c, c), or (c, c + 1) with a column "abstain": rows are true intents, columns answers."""
+    return confusion_counts(answers.labels_n, answers.predicted_n, len(answers.intents), len(answers.names))

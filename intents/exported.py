@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intents.calibrations import Calibration
+
 MODEL_FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "classifier.json"
@@ -19,10 +21,16 @@ class ExportSettings:
     max_length: int  # tokens
     pad_token_id: int
     temperature: float
-    thresholds: dict[str, float]  # least confidence to act on an intent
-    reject: str | None  # the intent that stands for "do nothing"
+    thresholds: dict[str, float]  # least confidence of an answer
+    reject: str | None  # the answer below the threshold
+    no_action: list[str]  # intents that ask for nothing
     checkpoint_sha256: str
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> bytes, sha256
+
+    @property
+    def calibration(self) -> Calibration:
+        """Temperature and thresholds."""
+        return Calibration(self.temperature, self.thresholds, self.reject, tuple(self.no_action))
 
 
 def read_settings(folder: Path) -> ExportSettings:

@@ -26,7 +26,7 @@ class Result:
     texts: Sequence[str]
     kinds: Sequence[str]
     labels_n: Labels
-    predicted_n: Labels
+    predicted_n: Labels  # c, the number of intents, stands for an abstention
     confidence_n: NDArray[np.float32]
 
     @property

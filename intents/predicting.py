@@ -1,11 +1,17 @@
 """Logits of a classifier for a whole split."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from intents.batching import PaddingCollator, TokenizedTexts, sorted_batches
+from intents.classifier import load_classifier
+
+_BATCH_SIZE = 64
 
 
 def predict_logits(
@@ -24,3 +30,13 @@ def predict_logits(
             logits[indices] = output.logits.float().cpu().numpy()
     model.train(was_training)
     return logits
+
+
+def answer_split(classifier_dir: Path, tokenized_path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the labels of the tokenised texts at `tokenized_path`, and the logits of the classifier for them."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = load_classifier(classifier_dir).to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(classifier_dir, trust_remote_code=False)
+    texts = TokenizedTexts(tokenized_path)
+    return texts.labels, predict_logits(model, texts, tokenizer.pad_token_id, _BATCH_SIZE)

@@ -60,6 +60,8 @@ def prepare(
     tables: Sequence[RawRows],
     *,
     exclude_intents: Sequence[str],
+    out_of_scope_intent: str | None,
+    train_on_out_of_scope: bool,
     conflicts: str,
     shares: dict[str, float],
     threshold: float,
@@ -70,7 +72,8 @@ def prepare(
 
     `shares` gives the share of validation and of test, used for those that the data does not name itself. `conflicts`
     is "error" or "drop" (texts under two intents; official validation and test rows are never dropped for it).
-    `drop_near_official` leaves out rows that are near-duplicates of an official test or validation row.
+    `drop_near_official` leaves out rows that are near-duplicates of an official test or validation row. Unless
+    `train_on_out_of_scope`, rows of the `out_of_scope_intent` that train would get go to validation.
 
     Raises:
         ValueError: anything is wrong with the rows; all problems are listed in one message.
@@ -82,15 +85,19 @@ def prepare(
     selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
     _drop_repeats(selection)
     problems += _settle_conflicts(selection, conflicts)
-    problems += _check_official_intents(selection.kept)
+    problems += _check_out_of_scope(selection.kept, out_of_scope_intent)
+    untrained = None if train_on_out_of_scope else out_of_scope_intent
+    problems += _check_official_intents(selection.kept, untrained)
     raise_problems(problems)
 
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         groups = _drop_near_official(selection, groups)
-    raise_problems(_check_enough(selection.kept, groups, shares))
+    raise_problems(_check_enough(selection.kept, groups, shares, untrained))
     intents = sorted({example.intent for example in selection.kept})
     assigned = _assign(selection.kept, groups, intents, shares, seed)
+    if untrained:
+        assigned, groups = _hold_back(selection, assigned, groups, untrained)
     return Prepared(
         intents=intents,
         splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
@@ -122,6 +129,16 @@ def _check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str])
         " (set it to [] to exclude none)"
         for intent in exclude_intents
         if intent not in known
+    ]
+
+
+def _check_out_of_scope(examples: Sequence[Example], out_of_scope_intent: str | None) -> list[str]:
+    known = sorted({example.intent for example in examples})
+    if out_of_scope_intent is None or out_of_scope_intent in known:
+        return []
+    return [
+        f"prepare.out_of_scope_intent: the data has no intent {out_of_scope_intent!r}; it has: {', '.join(known)}"
+        " (set it to null where none of them is out of scope)"
     ]
 
 
@@ -167,8 +184,8 @@ def _is_official(example: Example) -> bool:
     return example.split in ("validation", "test")
 
 
-def _check_official_intents(examples: Sequence[Example]) -> list[str]:
-    known = {example.intent for example in examples if not _is_official(example)}
+def _check_official_intents(examples: Sequence[Example], untrained: str | None) -> list[str]:
+    known = {example.intent for example in examples if not _is_official(example)} | {untrained}
     return [
         f"{example.file}, row {example.row}: unknown intent {example.intent!r}, no training row has it"
         for example in examples
@@ -197,7 +214,9 @@ def _carved(examples: Sequence[Example], shares: dict[str, float]) -> list[str]:
     return [split for split in ("test", "validation") if split in shares and split not in official]
 
 
-def _check_enough(examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float]) -> list[str]:
+def _check_enough(
+    examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float], untrained: str | None
+) -> list[str]:
     splits = [*_carved(examples, shares), "train"]
     found: dict[str, set[int]] = {example.intent: set() for example in examples}
     for example, group in zip(examples, groups, strict=True):
@@ -207,10 +226,11 @@ def _check_enough(examples: Sequence[Example], groups: Sequence[int], shares: di
         f"intent {intent!r} has {len(distinct)} example(s) that are not near-duplicates of one another; it needs"
         f" {len(splits)}, one each for {', '.join(splits)}: add examples or list it in prepare.exclude_intents"
         for intent, distinct in sorted(found.items())
-        if len(distinct) < len(splits)
+        if len(distinct) < len(splits) and not (intent == untrained and splits == ["train"])
     ]
-    if len(found) < 2:
-        problems.append(f"the data has {len(found)} intent(s); a classifier needs at least 2")
+    num_trained = len(found.keys() - {untrained})
+    if num_trained < 2:
+        problems.append(f"the data has {num_trained} intent(s) to train on; a classifier needs at least 2")
     return problems
 
 
@@ -233,6 +253,20 @@ def _assign(
         for position, split in zip(pool, found, strict=True):
             assigned[position] = split
     return assigned
+
+
+def _hold_back(
+    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], untrained: str
+) -> tuple[list[str], list[int]]:
+    """Move the training rows of `untrained` to validation; those alike to a row that stays in train are left out."""
+    of_train = [position for position, split in enumerate(assigned) if split == "train"]
+    moved = {position for position in of_train if selection.kept[position].intent == untrained}
+    trained = {groups[position] for position in of_train if position not in moved}
+    doomed = {position: "near-duplicate of a training row" for position in moved if groups[position] in trained}
+    kept = [position for position in range(len(assigned)) if position not in doomed]
+    selection.reject(doomed)
+    splits = ["validation" if position in moved else assigned[position] for position in kept]
+    return splits, [groups[position] for position in kept]
 
 
 def _columns(

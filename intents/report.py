@@ -1,25 +1,26 @@
 """The evaluation as one self-contained HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from intents.evaluating import Table
+from intents.answers import Answers
+from intents.evaluating import Table, confusion_matrix
+
+_WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
+_SIDE = 200  # of a square figure
 
 
 def render_report(
-    intents: Sequence[str],
-    headline: dict[str, Any],
-    confusion_cc: NDArray[np.int64],
-    averages: Table,
-    per_intent: Table,
-    per_kind: Table,
+    answers: Answers,
+    metrics: dict[str, Any],
+    tables: Mapping[str, Table],
+    trust: Mapping[str, Table],
     curves: Table,
     mistakes: Table,
-    num_mistakes: int,
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere."""
     environment = Environment(
@@ -30,17 +31,24 @@ def render_report(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    before, after = trust["before_after"]
     return environment.get_template("report.html.j2").render(
-        headline=headline["test"],
-        matrix=_matrix_rows(intents, confusion_cc),
-        intents=intents,
-        averages=averages,
-        per_intent=per_intent,
-        per_kind=per_kind,
+        headline=metrics["test"],
+        matrix=_matrix_rows(answers.intents, confusion_matrix(answers)),
+        answers=answers.names,
+        calibration=answers.calibration,
+        **{name: tables[name] for name in ("averages", "per_intent", "per_kind")},
+        before=before,
+        after=after,
+        trust=trust,
+        figures=_trust_figures(trust),
         curves=curves,
         lines=_curve_lines(curves),
         mistakes=mistakes,
-        num_mistakes=num_mistakes,
+        num_mistakes=int((answers.labels_n != answers.predicted_n).sum()),
+        num_commands=int((~answers.harmless_n).sum()),
+        num_harmless=int(answers.harmless_n.sum()),
+        num_false=int(answers.acted_n[answers.harmless_n].sum()),
     )
 
 
@@ -59,11 +67,37 @@ def _matrix_rows(intents: Sequence[str], confusion_cc: NDArray[np.int64]) -> Tab
 
 
 def _curve_lines(curves: Table) -> dict[str, str]:
-    """Return SVG polyline points, 300 wide and 100 high, for each metric of the training curves."""
+    """Return SVG polyline points for each metric of the training curves."""
     lines = {}
     for name in ("train_loss", "log_loss", "accuracy", "macro_f1"):
         values = np.array([float(point[name]) for point in curves])
         top = 1.0 if name in ("accuracy", "macro_f1") else float(values.max()) or 1.0
-        x = np.linspace(0, 300, len(values)) if len(values) > 1 else np.array([150.0])
-        lines[name] = " ".join(f"{a:.1f},{100 - 100 * b / top:.1f}" for a, b in zip(x, values, strict=True))
+        x = np.linspace(0, 1, len(values)) if len(values) > 1 else np.array([0.5])
+        lines[name] = _points(x, values / top, _WIDTH, _HEIGHT)
     return lines
+
+
+def _trust_figures(trust: Mapping[str, Table]) -> dict[str, Any]:
+    """Return SVG points of the square figures; `top` is the highest rate that each of their axes shows."""
+
+    def column(table: str, name: str) -> NDArray[np.float64]:
+        return np.array([row[name] for row in trust[table]])
+
+    risk = column("coverage_risk", "risk")
+    top_risk = max(0.1, float(risk.max()))
+    figures: dict[str, Any] = {
+        name: _points(column(f"reliability_{name}", "confidence"), column(f"reliability_{name}", "accuracy"))
+        for name in ("before", "after")
+    }
+    figures["coverage"] = _points(column("coverage_risk", "coverage"), risk / top_risk)
+    figures["top_risk"] = top_risk
+    if trust["actions"]:
+        rate = column("actions", "false_action_rate")
+        figures["top_rate"] = max(0.02, float(rate.max()))
+        figures["actions"] = _points(rate / figures["top_rate"], column("actions", "commands_obeyed"))
+    return figures
+
+
+def _points(x: NDArray[np.float64], y: NDArray[np.float64], width: int = _SIDE, height: int = _SIDE) -> str:
+    """Return SVG polyline points of values between 0 and 1, the origin at the lower left."""
+    return " ".join(f"{width * a:.1f},{height - height * b:.1f}" for a, b in zip(x, y, strict=True))

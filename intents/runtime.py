@@ -22,6 +22,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
 
+from intents.deciding import acts, decide, softmax
 from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
 
 _OPTIMISATION = {
@@ -95,28 +96,19 @@ class IntentClassifier:
         return self.settings.intents
 
     def predict(self, texts: Sequence[str], batch_size: int = 32) -> tuple[list[str], NDArray[np.float32]]:
-        """Return the most probable intent of each text, and its probability, (n,)."""
-        probabilities_nc = self.probabilities(texts, batch_size)
-        labels_n = probabilities_nc.argmax(1)
-        return [self.intents[label] for label in labels_n], probabilities_nc[np.arange(len(labels_n)), labels_n]
+        """Return the answer to each text, and the probability of its likeliest intent, (n,).
+
+        The answer is the likeliest intent, or what stands for "do nothing" where that one is not sure enough.
+        """
+        return decide(self.probabilities(texts, batch_size), self.intents, self.settings.calibration)
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent for each text, (n, c)."""
-        scaled_nc = self.logits(texts, batch_size) / np.float32(self.settings.temperature)
-        exponents_nc = np.exp(scaled_nc - scaled_nc.max(1, keepdims=True))
-        probabilities: NDArray[np.float32] = exponents_nc / exponents_nc.sum(1, keepdims=True)
-        return probabilities
+        return softmax(self.logits(texts, batch_size), self.settings.temperature)
 
     def acts(self, intents: Sequence[str], confidences: Sequence[float] | NDArray[np.float32]) -> list[bool]:
-        """Return for each answer whether it is sure enough to act on: at least at its intent's threshold.
-
-        An intent without a threshold is always acted on, the rejecting intent never.
-        """
-        thresholds, reject = self.settings.thresholds, self.settings.reject
-        return [
-            intent != reject and float(confidence) >= thresholds.get(intent, 0.0)
-            for intent, confidence in zip(intents, confidences, strict=True)
-        ]
+        """Return for each answer whether it is one to act on: it asks for something, and is sure enough."""
+        return acts(intents, confidences, self.settings.calibration)
 
     def logits(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the raw scores, (n, c); texts of similar length share a batch, the order of `texts` is kept."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 Labels = NDArray[np.int64]
 
@@ -35,9 +35,15 @@ def per_label_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) ->
     ]
 
 
-def confusion_counts(labels_n: Labels, predicted_n: Labels, num_labels: int) -> NDArray[np.int64]:
-    """Return how often each true label (row) was answered with each label (column), (c, c)."""
-    counts: NDArray[np.int64] = confusion_matrix(labels_n, predicted_n, labels=np.arange(num_labels))
+def confusion_counts(
+    labels_n: Labels, predicted_n: Labels, num_labels: int, num_answers: int | None = None
+) -> NDArray[np.int64]:
+    """Return how often each true label (row) was answered with each label (column), (c, c).
+
+    With `num_answers` above c, the further columns are answers that are no label, such as abstaining.
+    """
+    counts = np.zeros((num_labels, num_answers or num_labels), dtype=np.int64)
+    np.add.at(counts, (labels_n, predicted_n), 1)
     return counts
 
 
@@ -55,15 +61,16 @@ def macro_f1_interval(
     """Return the percentile bootstrap interval of macro-F1 over resampled test examples (Efron 1979).
 
     Resampling examples is drawing the cells of the confusion matrix from a multinomial distribution, which is how it
-    is done here.
+    is done here. Answers from `num_labels` on are abstentions: their rows are found by nobody.
     """
-    counts_cc = confusion_counts(labels_n, predicted_n, num_labels)
-    total = counts_cc.sum()
+    num_answers = max(num_labels, int(predicted_n.max()) + 1)
+    counts = confusion_counts(labels_n, predicted_n, num_labels, num_answers)
+    total = counts.sum()
     random = np.random.default_rng(seed)
-    draws = random.multinomial(total, counts_cc.ravel() / total, size=num_samples)
-    matrices = draws.reshape(num_samples, num_labels, num_labels)
-    right = np.einsum("sii->si", matrices)
-    answered_or_true = matrices.sum(1) + matrices.sum(2)
+    draws = random.multinomial(total, counts.ravel() / total, size=num_samples)
+    matrices = draws.reshape(num_samples, num_labels, num_answers)
+    right = np.einsum("sii->si", matrices[:, :, :num_labels])
+    answered_or_true = matrices.sum(1)[:, :num_labels] + matrices.sum(2)
     f1 = 2 * right / np.maximum(answered_or_true, 1)
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(f1.mean(1), [tail, 1 - tail])

@@ -52,12 +52,15 @@ def bootstrap_scores(
 
     Efron 1979. The samples are shared, so that the difference of two rows of the answer is the paired
     bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1 counts
-    all intents and an undefined F1 as 0.
+    all intents and an undefined F1 as 0; a label of c or above is an answer that is no intent, an abstention.
     """
     random = np.random.default_rng(seed)
     num_rows = len(labels_n)
     true_cn = _indicator(labels_n, np.ones(num_rows), num_labels)
-    answered = [_indicator(predicted_n, np.ones(num_rows), num_labels) for predicted_n in predicted_rn]
+    answered = [
+        _indicator(np.minimum(predicted_n, num_labels - 1), predicted_n < num_labels, num_labels)
+        for predicted_n in predicted_rn
+    ]
     right = [_indicator(labels_n, labels_n == predicted_n, num_labels) for predicted_n in predicted_rn]
     accuracy = np.empty((len(predicted_rn), num_samples))
     macro_f1 = np.empty_like(accuracy)

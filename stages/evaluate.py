@@ -1,8 +1,8 @@
 """Scores the classifier on the test split, the only stage that opens it.
 
 Reads models/classifier, data/prepared/test.parquet, data/tokenized/test.parquet and metrics/plots/training.csv, writes
-metrics/evaluate.json, metrics/report.html, metrics/tables, metrics/plots/{confusion,per_intent,confidence}.csv and
-data/predictions/test.parquet.
+metrics/evaluate.json, metrics/report.html, metrics/tables, data/predictions/test.parquet and metrics/plots/{confusion,
+per_intent,confidence,reliability_before,reliability_after,coverage_risk}.csv.
 
     python -m stages.evaluate
 """
@@ -10,18 +10,21 @@ data/predictions/test.parquet.
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from intents import evaluating
+from intents.answers import Answers
+from intents.calibrations import read_calibration
 from intents.cli import run
-from intents.evaluating import Answers, Table
-from intents.files import write_json, write_text
-from intents.params import Params, load_params
+from intents.files import write_csv, write_json, write_text
+from intents.params import Params, load_params, read_params
 from intents.report import render_report
 from intents.tables import intents_of, with_facts, write_table
+from intents.trust import Table, trust_tables
 
 CLASSIFIER_DIR = Path("models/classifier")
 PREPARED_PATH = Path("data/prepared/test.parquet")
@@ -32,7 +35,7 @@ REPORT_PATH = Path("metrics/report.html")
 TABLES_DIR = Path("metrics/tables")
 PLOTS_DIR = Path("metrics/plots")
 PREDICTIONS_PATH = Path("data/predictions/test.parquet")
-BATCH_SIZE = 64
+ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 
 
 class EvaluateParams(Params):
@@ -46,27 +49,16 @@ class EvaluateParams(Params):
 
 def answer_test_split() -> tuple[Answers, pa.Table]:
     """Return the classifier's answers to the test split, and the split's rows."""
-    import torch
-    import transformers
+    from intents.predicting import answer_split
 
-    from intents.batching import TokenizedTexts
-    from intents.classifier import load_classifier
-    from intents.predicting import predict_logits
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    model = load_classifier(CLASSIFIER_DIR).to("cuda" if torch.cuda.is_available() else "cpu")
+    prepare = read_params()["prepare"]
+    untrained = [prepare["out_of_scope_intent"]] if prepare["out_of_scope_use"] == "threshold" else []
+    intents = intents_of(TOKENIZED_PATH)
     rows = pq.read_table(PREPARED_PATH)
-    tokens = TokenizedTexts(TOKENIZED_PATH)
-    pad_token_id = transformers.AutoTokenizer.from_pretrained(CLASSIFIER_DIR).pad_token_id
-    answers = Answers(
-        intents=intents_of(TOKENIZED_PATH),
-        texts=rows.column("text").to_pylist(),
-        kinds=rows.column("kind").to_pylist(),
-        labels_n=tokens.labels,
-        logits_nc=predict_logits(model, tokens, pad_token_id, BATCH_SIZE),
-    )
-    return answers, rows
+    texts, kinds = (rows.column(name).to_pylist() for name in ("text", "kind"))
+    labels_n, logits_nc = answer_split(CLASSIFIER_DIR, TOKENIZED_PATH)
+    calibration = read_calibration(CLASSIFIER_DIR, intents)
+    return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, [name for name in untrained if name]), rows
 
 
 def write_predictions(answers: Answers, rows: pa.Table) -> None:
@@ -74,7 +66,7 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     logits = pa.array(list(answers.logits_nc), type=pa.list_(pa.float32()))
     columns = {
         **{name: rows.column(name) for name in ("row", "text", "intent", "kind")},
-        "predicted": [answers.intents[label] for label in answers.predicted_n],
+        "predicted": [answers.names[index] for index in answers.predicted_n],
         "confidence": pa.array(answers.confidence_n, type=pa.float32()),
         "logits": logits,
     }
@@ -84,51 +76,59 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents)))
 
 
+def write_plots(answers: Answers, trust: dict[str, Table]) -> None:
+    """Write what `dvc plots` shows."""
+    tables = {
+        "confusion": evaluating.confusion_table(answers),
+        "per_intent": evaluating.intent_table(answers),
+        "confidence": evaluating.confidence_table(answers),
+        "reliability_before": trust["reliability_before"],
+        "reliability_after": trust["reliability_after"],
+        "coverage_risk": trust["coverage_risk"],
+    }
+    for name, table in tables.items():
+        write_csv(PLOTS_DIR / f"{name}.csv", table)
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("evaluate", EvaluateParams)
     answers, rows = answer_test_split()
     metrics = evaluating.headline(answers, params.confidence_level, params.bootstrap_samples, params.seed)
-    per_intent = evaluating.intent_table(answers)
-    per_kind = evaluating.kind_table(answers, params.confidence_level)
-    averages = evaluating.average_table(answers)
-    mistakes = evaluating.mistake_table(answers, params.num_mistakes)
+    trust = trust_tables(answers, params.confidence_level)
+    tables = {
+        "averages": evaluating.average_table(answers),
+        "per_intent": evaluating.intent_table(answers),
+        "per_kind": evaluating.kind_table(answers, params.confidence_level),
+        "calibration": trust["before_after"],
+        "false_actions": trust["false_actions"],
+        "actions": trust["actions"],
+    }
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
-
+    mistakes = evaluating.mistake_table(answers, params.num_mistakes)
     write_predictions(answers, rows)
-    write_text(PLOTS_DIR / "confusion.csv", _to_csv(evaluating.confusion_table(answers)))
-    write_text(PLOTS_DIR / "per_intent.csv", _to_csv(per_intent))
-    write_text(PLOTS_DIR / "confidence.csv", _to_csv(evaluating.confidence_table(answers)))
-    for name, table in (("averages", averages), ("per_intent", per_intent), ("per_kind", per_kind)):
-        write_text(TABLES_DIR / f"{name}.csv", _to_csv(table))
-    report = render_report(
-        answers.intents,
-        metrics,
-        evaluating.confusion_matrix(answers),
-        averages,
-        per_intent,
-        per_kind,
-        curves,
-        mistakes,
-        num_mistakes=int((answers.labels_n != answers.predicted_n).sum()),
-    )
-    write_text(REPORT_PATH, report)
+    write_plots(answers, trust)
+    for name, table in tables.items():
+        write_csv(TABLES_DIR / f"{name}.csv", table)
+    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes))
     write_json(METRICS_PATH, metrics)
-    test = metrics["test"]
-    low, high = test["accuracy_interval"]
-    print(
-        f"test accuracy {test['accuracy']} ({low} to {high}), macro-F1 {test['macro_f1']}, log-loss {test['log_loss']}"
-    )
+    print(summary(metrics["test"]))
     print(f"{METRICS_PATH} has the numbers, {REPORT_PATH} the whole picture")
 
 
-def _to_csv(table: Table) -> str:
-    text = io.StringIO()
-    if table:
-        writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-    return text.getvalue()
+def summary(test: dict[str, Any]) -> str:
+    """Return the headline in a line or two."""
+    low, high = test["accuracy_interval"]
+    line = (
+        f"test accuracy {test['accuracy']} ({low} to {high}), macro-F1 {test['macro_f1']}, log-loss {test['log_loss']}"
+    )
+    if "false_action_rate" not in test:
+        return line
+    low, high = test["false_action_interval"]
+    return (
+        f"{line}\nobeyed {test['commands_obeyed']} of the commands, acted on {test['false_action_rate']}"
+        f" ({low} to {high}) of the texts that ask for nothing"
+    )
 
 
 if __name__ == "__main__":

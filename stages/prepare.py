@@ -6,15 +6,13 @@ test}.parquet, data/prepared/rejected.csv and metrics/prepare.json.
     python -m stages.prepare
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from intents.cli import run
-from intents.files import write_json, write_text
+from intents.files import write_csv, write_json
 from intents.params import Params, load_params
 from intents.preparing import SCHEMA, Prepared, prepare
 from intents.rows import SPLITS, Columns, RawRows, read_rows
@@ -23,6 +21,7 @@ from intents.tables import with_facts, write_table
 PREPARED_DIR = Path("data/prepared")
 METRICS_PATH = Path("metrics/prepare.json")
 NO_SOURCE = Path("data/none")
+REJECTED_COLUMNS = ("file", "row", "text", "intent", "reason")
 
 
 class PrepareParams(Params):
@@ -37,6 +36,8 @@ class PrepareParams(Params):
     split_column: str | None
     encoding: str
     exclude_intents: tuple[str, ...]
+    out_of_scope_intent: str | None
+    out_of_scope_use: Literal["class", "threshold", "both"]
     conflicts: Literal["error", "drop"]
     validation_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
@@ -68,11 +69,8 @@ def write_outputs(prepared: Prepared) -> None:
     schema = with_facts(SCHEMA, intents=prepared.intents)
     for split in SPLITS:
         write_table(PREPARED_DIR / f"{split}.parquet", prepared.splits[split], schema)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "row", "text", "intent", "reason"])
-    writer.writerows(prepared.rejected)
-    write_text(PREPARED_DIR / "rejected.csv", text.getvalue())
+    rejected = [dict(zip(REJECTED_COLUMNS, row, strict=True)) for row in prepared.rejected]
+    write_csv(PREPARED_DIR / "rejected.csv", rejected, REJECTED_COLUMNS)
     write_json(METRICS_PATH, prepared.metrics)
 
 
@@ -82,6 +80,8 @@ def main() -> None:
     prepared = prepare(
         read_sources(params),
         exclude_intents=params.exclude_intents,
+        out_of_scope_intent=params.out_of_scope_intent,
+        train_on_out_of_scope=params.out_of_scope_use != "threshold",
         conflicts=params.conflicts,
         shares={"validation": params.validation_share, "test": params.test_share},
         threshold=params.near_duplicate_threshold,

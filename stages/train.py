@@ -1,13 +1,11 @@
 """Fine-tunes the encoder and keeps the state that does best on validation.
 
-Reads models/encoder and data/tokenized/{train,validation}.parquet, writes models/classifier, metrics/train.json and
+Reads models/encoder and data/tokenized/{train,validation}.parquet, writes models/trained, metrics/train.json and
 metrics/plots/training.csv.
 
     python -m stages.train
 """
 
-import csv
-import io
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from intents.cli import run
 from intents.devices import WhenBusy, claim_device
-from intents.files import atomic_path, write_json, write_text
+from intents.files import atomic_path, write_csv, write_json
 from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
 from intents.tracking import start_tracker
@@ -24,7 +22,7 @@ from intents.tracking import start_tracker
 ENCODER_DIR = Path("models/encoder")
 TRAIN_PATH = Path("data/tokenized/train.parquet")
 VALIDATION_PATH = Path("data/tokenized/validation.parquet")
-CLASSIFIER_DIR = Path("models/classifier")
+TRAINED_DIR = Path("models/trained")
 METRICS_PATH = Path("metrics/train.json")
 CURVES_PATH = Path("metrics/plots/training.csv")
 
@@ -114,23 +112,15 @@ def main() -> None:
         "parameters": counts,
         "precision": resolve_precision(params.precision),
     }
-    with atomic_path(CLASSIFIER_DIR) as folder:
+    with atomic_path(TRAINED_DIR) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    write_text(CURVES_PATH, _to_csv(result.curves))
+    write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
     tracker.finish(metrics)
     claim.release()
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
-    print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {CLASSIFIER_DIR}")
-
-
-def _to_csv(curves: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(curves[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in point.items()} for point in curves)
-    return text.getvalue()
+    print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
 
 
 if __name__ == "__main__":

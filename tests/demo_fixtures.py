@@ -148,6 +148,7 @@ def make_repository(root: Path) -> None:
             "temperature": 2.0,
             "thresholds": dict.fromkeys(INTENTS, 0.9999),
             "reject": "no_intent",
+            "no_action": ["no_intent"],
         }
         (classifier / "calibration.json").write_text(json.dumps(calibration))
         repo.add([str(classifier)])

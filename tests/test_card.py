@@ -14,6 +14,12 @@ TEST = {
     "accuracy": 0.9,
     "macro_f1": 0.8,
     "log_loss": 0.3,
+    "ece": 0.04,
+    "accuracy_before_thresholds": 0.95,
+    "commands_obeyed": 0.7,
+    "commands_obeyed_interval": [0.6, 0.8],
+    "false_action_rate": 0.01,
+    "false_action_interval": [0.0, 0.05],
     "examples": 20,
     "accuracy_interval": [0.7, 0.98],
     "macro_f1_interval": [0.6, 0.95],
@@ -80,9 +86,10 @@ def test_page_has_hashes_intervals_kinds_and_settings():
 
 
 def test_thresholds_are_shown_where_there_is_a_calibration():
-    page = render(calibration=Calibration(1.7, {"go": 0.6}, "stop"))
+    page = render(calibration=Calibration(1.7, {"go": 0.6}, "stop", ("stop",)))
     assert "temperature 1.7" in page
-    assert "| go | 0.6 |" in page
+    assert "| go | 0.6 |" in page and "becomes `stop`" in page
+    assert "| acted on, of the texts that ask for nothing | 0.01 | 0.0 to 0.05 |" in page
     assert "Plain softmax" not in page
 
 

@@ -124,6 +124,15 @@ def test_refuses_other_intents():
         compare([BASE, replace(BASE, name="other", intents=[*INTENTS, "beams"])], 0.95, 500)
 
 
+def test_an_abstention_is_a_wrong_answer_with_a_name_of_its_own():
+    predicted = BASE.predicted_n.copy()
+    predicted[30:40] = len(INTENTS)
+    shy = replace(BASE, name="shy", predicted_n=predicted, settings={"calibrate.rate": 1})
+    comparison = compare([BASE, shy], 0.95, 200)
+    assert comparison.pairs[0].accuracy.p == pytest.approx(2 * 0.5**10)
+    assert [(flip.after, flip.broken) for flip in comparison.flips] == [("abstain", True)] * 10
+
+
 def test_flips_are_listed_right_to_wrong_first_and_surest_first():
     worse_there = make_result("mixed", wrong=[10, 11, 70, 60], rate=0.2)
     flips = compare([BASE, worse_there], 0.95, 500).flips

@@ -168,7 +168,8 @@ def test_a_tag_and_an_experiment_answer_by_name(server: str) -> None:
     assert httpx.get(f"{server}/api/classifiers", timeout=60).json() == ["workspace", "swapped", "careful"]
     assert classify(server, text="open my window", classifier="swapped").json()["intent"] == "windshield_wipers_on"
     careful = classify(server, text="open my window", classifier="careful").json()
-    assert (careful["intent"], careful["action"]) == ("driver_window_down", "ask")
+    assert (careful["likeliest"], careful["action"]) == ("driver_window_down", "ask")
+    assert careful["intent"] == "no_intent"  # a program that reads the intent alone must not act
     assert "99.99 %" in careful["why"] and careful["calibration"].startswith("Calibrated")
 
 

@@ -111,7 +111,7 @@ def test_calibration_travels_with_the_export_and_a_stranger_intent_is_refused(ex
 
     folder = tmp_path / "classifier"
     folder.mkdir()
-    calibration = {"temperature": 2.0, "thresholds": {"no_intent": 0.5}, "reject": "no_intent"}
+    calibration = {"temperature": 2.0, "thresholds": {"no_intent": 0.5}, "reject": "no_intent", "no_action": []}
     (folder / "calibration.json").write_text(json.dumps(calibration))
     found = read_calibration(folder, INTENTS)
     assert (found.temperature, found.thresholds, found.reject) == (2.0, {"no_intent": 0.5}, "no_intent")

@@ -9,7 +9,7 @@ import subprocess
 import pyarrow as pa
 import pytest
 
-from intents.files import atomic_path, sha256_of, write_json, write_text
+from intents.files import atomic_path, sha256_of, write_csv, write_json, write_text
 from intents.tables import intents_of, read_fact, table_writer, with_facts, write_table
 
 SCHEMA = pa.schema([("text", pa.string())])
@@ -156,3 +156,12 @@ def test_a_table_appears_only_when_all_of_it_was_written(tmp_path):
         writer.write_table(pa.table({"text": ["x"]}, schema=SCHEMA))
         raise RuntimeError("crash")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_is_written_with_its_header_even_where_it_has_no_rows(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"text": 'say "a, b"\nnow', "share": 0.5}])
+    assert (tmp_path / "a.csv").read_bytes() == b'text,share\n"say ""a, b""\nnow",0.5\n'
+    write_csv(tmp_path / "a.csv", [], ("text", "share"))
+    assert (tmp_path / "a.csv").read_bytes() == b"text,share\n"
+    write_csv(tmp_path / "a.csv", [])
+    assert (tmp_path / "a.csv").read_bytes() == b""

@@ -106,7 +106,7 @@ def test_a_second_repro_runs_nothing(repository):
     [
         ("README.md", []),
         ("apps/__init__.py", []),
-        ("intents/scoring.py", ["evaluate"]),
+        ("intents/scoring.py", ["calibrate", "evaluate"]),  # the classifier stays the same bytes: no export
         ("intents/templates/report.html.j2", ["evaluate"]),
         ("stages/evaluate.py", ["evaluate"]),
         ("stages/prepare.py", ["prepare"]),  # a comment: the splits stay the same bytes, so nothing follows
@@ -127,8 +127,9 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
     [
         ("tracking", "project", "elsewhere", []),
         ("evaluate", "num_mistakes", 3, ["evaluate"]),
-        ("train", "learning_rate", 1e-3, ["train", "evaluate", "export", "card"]),
-        ("tokenize", "max_length", 12, ["tokenize", "train", "evaluate", "export", "card"]),
+        ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
+        ("calibrate", "max_false_action_rate", 0.2, ["calibrate", "evaluate", "export", "card"]),
+        ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "evaluate", "export", "card"]),
     ],
 )
 def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section, setting, value, expected):
@@ -168,7 +169,15 @@ def test_plots_render(repository):
     done = run(repository, "dvc", "plots", "show", "-o", "rendered")
     assert "WARNING" not in done.stdout, done.stdout
     page = (repository / "rendered/index.html").read_text(encoding="utf-8")
-    for title in ("Confusion matrix", "Precision per intent", "Recall per intent", "Confidence", "log-loss"):
+    for title in (
+        "Confusion matrix",
+        "Precision per intent",
+        "Recall per intent",
+        "Confidence",
+        "Reliability",
+        "surest",
+        "log-loss",
+    ):
         assert title in page
 
 
@@ -208,6 +217,10 @@ def test_only_safetensors_and_text_is_written(repository):
         ("train", {"head": "native"}, "train.contrastive_weight: must be 0 with train.head=native"),
         ("prepare", {"exclude_intents": ["sing"]}, "prepare.exclude_intents: the data has no intent 'sing'; it has:"),
         ("prepare", {"source": "absent.csv"}, "absent.csv"),
+        ("prepare", {"out_of_scope_intent": "oos"}, "prepare.out_of_scope_intent: the data has no intent 'oos'"),
+        ("calibrate", {"reject_intent": "oos"}, "calibrate.reject_intent: the data has no intent 'oos'; it has:"),
+        ("calibrate", {"stricter": {"sing": 0.01}}, "calibrate.stricter: 'sing' is no intent that a threshold guards"),
+        ("calibrate", {"max_error_rate": 0}, "calibrate.max_error_rate: input should be greater than 0, got 0"),
         ("tokenize", {"max_length": 4000}, "tokenize.max_length must be at most"),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from intents.bulk.scoring import TorchScorer, budget_batches
+from intents.calibrations import Calibration
 from intents.deciding import decide
 from tests.predict_fixtures import (
     INTENTS,
@@ -324,10 +325,10 @@ def test_batches_hold_every_text_once_within_the_budget_shortest_first():
 
 def test_answers_below_their_threshold_become_the_reject_intent():
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
-    intents, confidences = decide(probabilities, ["act", "none"], {"act": 0.7}, "none")
+    intents, confidences = decide(probabilities, ["act", "none"], Calibration(thresholds={"act": 0.7}, reject="none"))
     assert intents == ["none", "act", "none"]
     np.testing.assert_allclose(confidences, [0.6, 0.9, 0.8])
-    assert decide(probabilities, ["act", "none"], {"act": 0.7}, None)[0] == ["act", "act", "none"]
+    assert decide(probabilities, ["act", "none"], Calibration(thresholds={"act": 0.7}))[0] == ["act", "act", "none"]
 
 
 def test_the_calibration_beside_a_checkpoint_is_applied(tmp_path):
@@ -335,6 +336,7 @@ def test_the_calibration_beside_a_checkpoint_is_applied(tmp_path):
     texts = texts_of(40)
     plain = TorchScorer(folder).probabilities(texts)
     calibration = {"temperature": 4.0, "thresholds": dict.fromkeys(INTENTS, 1.01), "reject": "no_intent"}
+    calibration["no_action"] = ["no_intent"]
     (folder / "calibration.json").write_text(json.dumps(calibration))
     assert TorchScorer(folder).probabilities(texts).max() < plain.max()
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])

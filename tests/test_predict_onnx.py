@@ -37,6 +37,7 @@ def exported(classifier, tmp_path_factory):  # noqa: F811
         "temperature": 2.0,
         "thresholds": dict.fromkeys(("lights", "window"), threshold),
         "reject": "no_intent",
+        "no_action": ["no_intent"],
         "checkpoint_sha256": "",
         "files": files,
     }
@@ -56,11 +57,7 @@ def test_an_exported_classifier_gives_the_calibrated_probabilities_of_its_checkp
     scorer = load_scorer(exported, "fp32", num_threads=2)
     expected = TorchScorer(checkpoint)
     np.testing.assert_allclose(scorer.probabilities(texts), expected.probabilities(texts), atol=1e-5)
-    assert (scorer.intents, dict(scorer.thresholds), scorer.reject) == (
-        expected.intents,
-        expected.thresholds,
-        expected.reject,
-    )
+    assert (scorer.intents, scorer.calibration) == (expected.intents, expected.calibration)
     assert scorer.probabilities([]).shape == (0, 3)
 
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])

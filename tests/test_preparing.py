@@ -37,6 +37,8 @@ def table(rows, path="data/some.csv"):
 def run(*tables, **changes):
     settings = {
         "exclude_intents": (),
+        "out_of_scope_intent": None,
+        "train_on_out_of_scope": True,
         "conflicts": "error",
         "shares": {"validation": 0.2, "test": 0.25},
         "threshold": 0.7,
@@ -217,7 +219,7 @@ def test_an_intent_with_too_few_different_examples_is_named_with_the_remedy():
 
 
 def test_rejects_a_single_intent():
-    with pytest.raises(ValueError, match=r"the data has 1 intent\(s\); a classifier needs at least 2"):
+    with pytest.raises(ValueError, match=r"the data has 1 intent\(s\) to train on; a classifier needs at least 2"):
         run(table(PLAIN[:16]))
 
 
@@ -264,3 +266,43 @@ def test_texts_in_other_alphabets_pass_through_unchanged():
     ]
     prepared = run(table(rows), threshold=0.95)
     assert {text for text, _ in rows} == texts_of(prepared, "train", "validation", "test")
+
+
+OUT_OF_SCOPE = [(f"{word} the {thing}", "oos") for word in ("sing about", "paint") for thing in THINGS]
+
+
+def test_out_of_scope_rows_for_thresholds_alone_leave_train_for_validation():
+    prepared = run(table([*PLAIN, *OUT_OF_SCOPE]), out_of_scope_intent="oos", train_on_out_of_scope=False)
+    assert prepared.intents == ["close", "oos", "open", "other"]  # the name stays: no reader needs to know
+    assert "oos" not in prepared.splits["train"]["intent"]
+    both = texts_of(prepared, "validation", "test")
+    assert {text for text, _ in OUT_OF_SCOPE} <= both
+    assert prepared.metrics["leaked_pairs"] == 0
+    as_class = run(table([*PLAIN, *OUT_OF_SCOPE]), out_of_scope_intent="oos")
+    assert "oos" in as_class.splits["train"]["intent"]
+    assert texts_of(prepared, "test") == texts_of(as_class, "test")
+
+
+def test_an_out_of_scope_row_like_a_training_row_is_left_out_and_never_leaks():
+    names = ["train", "validation", "test"]
+    rows = [(*row, names[i % 3]) for i, row in enumerate(PLAIN)]
+    near = (f"{PLAIN[0][0]} s", "oos", "train")
+    prepared = run(table([*rows, near, *((*row, "validation") for row in OUT_OF_SCOPE)]),
+                   out_of_scope_intent="oos", train_on_out_of_scope=False, threshold=0.6)  # fmt: skip
+    assert [(text, reason) for *_, text, _, reason in prepared.rejected] == [
+        (near[0], "near-duplicate of a training row")
+    ]
+    assert prepared.metrics["leaked_pairs"] == 0
+
+
+def test_official_out_of_scope_rows_need_none_in_train():
+    names = ["train", "validation", "test"]
+    rows = [(*row, names[i % 3]) for i, row in enumerate(PLAIN)]
+    oos = [(*row, "validation" if i % 2 else "test") for i, row in enumerate(OUT_OF_SCOPE)]
+    prepared = run(table([*rows, *oos]), out_of_scope_intent="oos", train_on_out_of_scope=False)
+    assert prepared.metrics["rows"]["train"] == 16
+
+
+def test_an_out_of_scope_intent_that_the_data_lacks_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"prepare.out_of_scope_intent: the data has no intent 'oos'; it has: close"):
+        run(table(PLAIN), out_of_scope_intent="oos")

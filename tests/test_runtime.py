@@ -26,7 +26,8 @@ def original(tmp_path_factory) -> Path:
     backend.enable_truncation(MAX_LENGTH)
     backend.save(str(folder / "tokenizer.json"))
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in folder.iterdir()}
-    settings = ExportSettings(INTENTS, MAX_LENGTH, 0, 2.0, {"driver_window_down": 0.6}, "no_intent", "0" * 64, files)
+    calibration = (2.0, {"driver_window_down": 0.6}, "no_intent", ["no_intent"])
+    settings = ExportSettings(INTENTS, MAX_LENGTH, 0, *calibration, "0" * 64, files)
     write_json(folder / "classifier.json", asdict(settings))
     return folder
 
@@ -45,13 +46,16 @@ def test_answers_keep_the_order_of_the_texts_whatever_the_batch(folder):
     np.testing.assert_allclose(one_by_one.sum(1), 1, atol=1e-6)
 
 
-def test_confidence_is_the_probability_at_the_calibrated_temperature(folder):
+def test_answers_are_calibrated_and_below_their_threshold_they_are_the_reject_intent(folder):
     classifier = IntentClassifier.load(folder)
-    texts = random_texts(10)
+    texts = random_texts(40)
     intents, confidences = classifier.predict(texts)
     scaled = classifier.logits(texts).astype(np.float64) / 2.0
     probabilities = np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)
-    assert intents == [INTENTS[label] for label in probabilities.argmax(1)]
+    likeliest = [INTENTS[label] for label in probabilities.argmax(1)]
+    unsure = [name == "driver_window_down" and p < 0.6 for name, p in zip(likeliest, probabilities.max(1), strict=True)]
+    assert any(unsure)
+    assert intents == ["no_intent" if doubt else name for name, doubt in zip(likeliest, unsure, strict=True)]
     np.testing.assert_allclose(confidences, probabilities.max(1), rtol=1e-5)
 
 

@@ -12,23 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.demo.catalogue import Loaded
+from intents.calibrations import ABSTAIN, Calibration
+from intents.deciding import acts, decide, is_sure
 
 Action = Literal["act", "ask", "leave"]
 _USUAL_REJECT = "no_intent"  # the bundled data's name for what asks nothing of the car; a calibration names its own
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Which answers a car acts on: those at least as probable as their intent's threshold, and not `reject`."""
-
-    thresholds: dict[str, float]
-    reject: str | None
-
-    def action(self, intent: str, confidence: float) -> Action:
-        """Return what the car would do."""
-        if confidence < self.thresholds[intent]:
-            return "ask"
-        return "leave" if intent == self.reject else "act"
 
 
 @dataclass(frozen=True)
@@ -36,8 +24,9 @@ class Answer:
     """One classifier's answer to one text."""
 
     classifier: str
-    intent: str
-    confidence: float
+    intent: str  # thresholds applied
+    likeliest: str
+    confidence: float  # of the likeliest intent
     action: Action
     why: str
     probabilities: dict[str, float]
@@ -46,13 +35,20 @@ class Answer:
     latency_ms: float
 
 
-def policy_of(loaded: Loaded, default_threshold: float) -> Policy:
-    """Return the calibration's thresholds, or `default_threshold` for every intent of an uncalibrated classifier."""
-    intents = loaded.scorer.intents
+def calibration_of(loaded: Loaded, default_threshold: float) -> Calibration:
+    """Return the classifier's calibration, or `default_threshold` for every intent of an uncalibrated one."""
     if loaded.is_calibrated:
-        thresholds = {intent: float(loaded.scorer.thresholds.get(intent, 0.0)) for intent in intents}
-        return Policy(thresholds, loaded.scorer.reject)
-    return Policy(dict.fromkeys(intents, default_threshold), _USUAL_REJECT if _USUAL_REJECT in intents else None)
+        return loaded.scorer.calibration
+    intents = loaded.scorer.intents
+    passive = tuple(intent for intent in intents if intent == _USUAL_REJECT)
+    return Calibration(1.0, dict.fromkeys(intents, default_threshold), (passive or (ABSTAIN,))[0], passive)
+
+
+def action_of(likeliest: str, confidence: float, calibration: Calibration) -> Action:
+    """Return what the car would do."""
+    if not is_sure([likeliest], [confidence], calibration)[0]:
+        return "ask"
+    return "act" if acts([likeliest], [confidence], calibration)[0] else "leave"
 
 
 def answer(loaded: Loaded, text: str, default_threshold: float) -> Answer:
@@ -61,18 +57,21 @@ def answer(loaded: Loaded, text: str, default_threshold: float) -> Answer:
     probabilities_c = loaded.scorer.probabilities([text])[0]
     latency_ms = 1000 * (time.perf_counter() - started)
     intents = loaded.scorer.intents
-    policy = policy_of(loaded, default_threshold)
-    intent, confidence = intents[int(probabilities_c.argmax())], float(probabilities_c.max())
-    action = policy.action(intent, confidence)
+    calibration = calibration_of(loaded, default_threshold)
+    (intent,), _ = decide(probabilities_c[None], intents, calibration)
+    likeliest, confidence = intents[int(probabilities_c.argmax())], float(probabilities_c.max())
+    action = action_of(likeliest, confidence, calibration)
+    thresholds = {name: calibration.thresholds.get(name, 0.0) for name in intents}
     by_probability = np.argsort(-probabilities_c, kind="stable").tolist()
     return Answer(
         classifier=loaded.name,
         intent=intent,
+        likeliest=likeliest,
         confidence=confidence,
         action=action,
-        why=_why(action, intent, confidence, policy.thresholds[intent]),
+        why=_why(action, likeliest, confidence, thresholds[likeliest]),
         probabilities={intents[label]: float(probabilities_c[label]) for label in by_probability},
-        thresholds=policy.thresholds,
+        thresholds=thresholds,
         calibration=_describe_calibration(loaded, default_threshold),
         latency_ms=latency_ms,
     )
@@ -80,13 +79,14 @@ def answer(loaded: Loaded, text: str, default_threshold: float) -> Answer:
 
 def answer_many(loaded: Loaded, texts: Sequence[str], default_threshold: float) -> list[tuple[str, float, Action]]:
     """Return (intent, confidence, action) for each text."""
-    policy, intents = policy_of(loaded, default_threshold), loaded.scorer.intents
+    calibration, intents = calibration_of(loaded, default_threshold), loaded.scorer.intents
     probabilities_nc: NDArray[np.float32] = loaded.scorer.probabilities(texts)
-    found = []
-    for row_c in probabilities_nc:
-        intent, confidence = intents[int(row_c.argmax())], float(row_c.max())
-        found.append((intent, confidence, policy.action(intent, confidence)))
-    return found
+    answers, confidences = decide(probabilities_nc, intents, calibration)
+    likeliest = [intents[label] for label in probabilities_nc.argmax(1)]
+    return [
+        (intent, float(confidence), action_of(name, float(confidence), calibration))
+        for intent, confidence, name in zip(answers, confidences, likeliest, strict=True)
+    ]
 
 
 def _why(action: Action, intent: str, confidence: float, threshold: float) -> str:
@@ -94,7 +94,7 @@ def _why(action: Action, intent: str, confidence: float, threshold: float) -> st
     if action == "ask":
         return f"It is only {sure} sure, and {intent} needs {needed}."
     if action == "leave":
-        return f"It is {sure} sure that this asks nothing of it (at least {needed} is needed)."
+        return f"It is {sure} sure that this asks nothing of it."
     return f"It is {sure} sure, and {intent} needs {needed}."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apps.revisions import fetch_output
 from intents.bulk.scoring import Scorer, load_scorer
-from intents.calibrations import CALIBRATION_FILE
+from intents.calibrations import CALIBRATION_FILE, Calibration
 
 WORKSPACE = "workspace"
 _ONNX = "onnx-"
@@ -108,7 +108,7 @@ def _changed_at(folder: Path) -> int:
 def _open(name: str, folder: Path, num_threads: int) -> Loaded:
     scorer = load_scorer(folder, name.removeprefix(_ONNX) if name in _LABELS else "int8", num_threads)
     scorer.probabilities(["warm up"])  # the first pass allocates; no user should wait for it or read its latency
-    return Loaded(name, scorer, (folder / CALIBRATION_FILE).is_file() or bool(scorer.thresholds))
+    return Loaded(name, scorer, (folder / CALIBRATION_FILE).is_file() or scorer.calibration != Calibration())
 
 
 def _fetch(rev: str, path: str, root: Path) -> Path:

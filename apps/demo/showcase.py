@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from intents.calibrations import ABSTAIN
 from intents.scoring import confusion_counts, share_interval
 from intents.tables import intents_of
 
@@ -23,6 +24,7 @@ class Matrix:
     """A confusion matrix and the accuracy with its 95 % interval; rows are true intents, columns answers."""
 
     intents: list[str]
+    answers: list[str]  # the intents, and "abstain" where it is among the answers
     counts: list[list[int]]
     accuracy: float
     interval: tuple[float, float]
@@ -33,14 +35,16 @@ def confusion_of(predictions_path: Path) -> Matrix:
     """Return the confusion matrix of the answers at `predictions_path`."""
     intents = intents_of(predictions_path)
     table = pq.read_table(predictions_path, columns=["intent", "predicted"])
-    labels = {intent: label for label, intent in enumerate(intents)}
+    names = table.column("predicted").to_pylist()
+    answers = [*intents, *([ABSTAIN] if ABSTAIN in names and ABSTAIN not in intents else [])]
+    labels = {answer: label for label, answer in enumerate(answers)}
     true, predicted = (
         np.array([labels[intent] for intent in table.column(name).to_pylist()]) for name in ("intent", "predicted")
     )
     right = int((true == predicted).sum())
     low, high = share_interval(right, len(true), 0.95)
-    counts = confusion_counts(true, predicted, len(intents)).tolist()
-    return Matrix(intents, counts, right / len(true), (low, high), len(true))
+    counts = confusion_counts(true, predicted, len(intents), len(answers)).tolist()
+    return Matrix(intents, answers, counts, right / len(true), (low, high), len(true))
 
 
 def examples_of(predictions_path: Path) -> dict[str, list[str]]:

@@ -31,6 +31,7 @@ def ours(folder: str, variant: str, threads: int) -> Answer:
     """Return what apps.predict does with a table's windows."""
     from intents.bulk.rows import WINDOW_ROWS
     from intents.bulk.scoring import load_scorer
+    from intents.calibrations import Calibration
     from intents.deciding import decide
 
     scorer = load_scorer(Path(folder), variant, threads)
@@ -39,7 +40,7 @@ def ours(folder: str, variant: str, threads: int) -> Answer:
         found: list[str] = []
         for start in range(0, len(texts), WINDOW_ROWS):
             probabilities = scorer.probabilities(texts[start : start + WINDOW_ROWS])
-            found += decide(probabilities, scorer.intents, scorer.thresholds, scorer.reject)[0]
+            found += decide(probabilities, scorer.intents, Calibration())[0]  # the pipeline knows no thresholds
         return found
 
     return answer

@@ -50,7 +50,7 @@ def main() -> None:
         rows = read(HELDOUT_DIR / f"{name}.csv")
         fresh = [row for row in rows if normalise(row["text"]) not in known]
         probabilities = scorer.probabilities([row["text"] for row in fresh])
-        answers, _ = decide(probabilities, scorer.intents, scorer.thresholds, scorer.reject)
+        answers, _ = decide(probabilities, scorer.intents, scorer.calibration)
         pairs = list(zip(fresh, answers, strict=True))
         results[name] = {
             "left_out_as_known": len(rows) - len(fresh),

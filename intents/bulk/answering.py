@@ -38,11 +38,10 @@ class Decider:
 
     def answer(self, window: Window, probabilities_nc: NDArray[np.float32]) -> pa.RecordBatch:
         """Return one answer per row of `window`; `probabilities_nc` has a row for each of its good texts."""
-        calibration = self.calibration
         good = np.array([text is not None for text in window.texts], dtype=bool)
         if len(probabilities_nc) != good.sum():
             raise RuntimeError(f"{good.sum()} texts got {len(probabilities_nc)} answers")
-        answers, confidences = decide(probabilities_nc, self.intents, calibration.thresholds, calibration.reject)
+        answers, confidences = decide(probabilities_nc, self.intents, self.calibration)
         intents = np.full(len(window), "", dtype=object)
         intents[good] = answers
         columns = [pa.array(intents, pa.string()), _spread(confidences, good)]

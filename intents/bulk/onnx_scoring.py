@@ -27,7 +27,7 @@ class OnnxScorer:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._max_length = settings.max_length
         self._pool = ThreadPoolExecutor(num_threads or os.cpu_count() or 1)
-        self.intents, self.thresholds, self.reject = settings.intents, settings.thresholds, settings.reject
+        self.intents, self.calibration = settings.intents, settings.calibration
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""

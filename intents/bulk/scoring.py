@@ -3,14 +3,14 @@
 Shapes: n texts, b texts of a batch, t tokens, c intents.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.calibrations import read_calibration
+from intents.calibrations import Calibration, read_calibration
 from intents.deciding import softmax
 
 # Padded tokens of a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
@@ -28,12 +28,8 @@ class Scorer(Protocol):
         """Names of the intents, in the order of their labels."""
 
     @property
-    def thresholds(self) -> Mapping[str, float]:
-        """Least probability of an answer, by intent."""
-
-    @property
-    def reject(self) -> str | None:
-        """What is answered below the threshold; None: the likeliest intent all the same."""
+    def calibration(self) -> Calibration:
+        """What turns its probabilities into answers."""
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
@@ -86,9 +82,7 @@ class TorchScorer:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         names = self._model.config.id2label
         self.intents = [str(names[label]) for label in sorted(names, key=int)]
-        calibration = read_calibration(folder, self.intents)
-        self._temperature = calibration.temperature
-        self.thresholds, self.reject = calibration.thresholds, calibration.reject
+        self.calibration = read_calibration(folder, self.intents)
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
@@ -98,7 +92,7 @@ class TorchScorer:
         max_tokens = CPU_TOKENS if self._device == "cpu" else GPU_TOKENS
         pad_token_id = self._tokenizer.pad_token_id or 0
         logits_nc = score_sorted(ids, self._forward, max_tokens, len(self.intents), pad_token_id)
-        return softmax(logits_nc, self._temperature)
+        return softmax(logits_nc, self.calibration.temperature)
 
     def _forward(self, input_ids_bt: NDArray[np.int64], mask_bt: NDArray[np.int64]) -> NDArray[np.float32]:
         import torch

@@ -1,0 +1,1 @@
+"""Ways of choosing thresholds and of scaling probabilities, on validation alone."""

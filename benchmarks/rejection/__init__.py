@@ -1,0 +1,1 @@
+"""Scores by which a classifier could refuse to answer."""

@@ -1,0 +1,230 @@
+"""Fits a calibration on validation logits: a temperature, and the least confidence of an answer for a stated risk.
+
+Shapes: n validation texts, c intents. Confidences are handled as log-odds, log(p / (1 - p)): probabilities near 1 lie
+too close together to compare.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax
+
+from intents.calibrations import ABSTAIN, Calibration
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+_USUAL_REJECT = "no_intent"
+_TEMPERATURES = (0.05, 20.0)
+_DIGITS = 6  # of a threshold
+_UNREACHABLE = 1.01
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The risks that thresholds are to keep; None sets no limit. params.yaml explains each."""
+
+    max_false_action_rate: float | None = None
+    max_error_rate: float | None = None
+    stricter: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which intents ask for nothing, and what is answered below a threshold."""
+
+    reject: str  # an intent, or "abstain"
+    no_action: Sequence[str]  # answers that do nothing
+    harmless: Sequence[str]  # those of them whose texts set thresholds
+    untrained: Sequence[str]  # intents that no training row has
+
+
+def choose_roles(
+    intents: Sequence[str], reject_intent: str | None, out_of_scope_intent: str | None, out_of_scope_use: str
+) -> Roles:
+    """Return the roles that settings give to `intents`.
+
+    `reject_intent` is an intent, None, or "auto": no_intent where the data has it, else the out-of-scope intent.
+
+    Raises:
+        ValueError: `reject_intent` is no intent of the data.
+
+    """
+    if reject_intent == "auto":
+        reject_intent = next((name for name in (_USUAL_REJECT, out_of_scope_intent) if name in intents), None)
+        harmless = [name for name in (reject_intent,) if name and name != out_of_scope_intent]
+    else:
+        harmless = [] if reject_intent is None else [reject_intent]
+    if reject_intent is not None and reject_intent not in intents:
+        raise ValueError(
+            f"calibrate.reject_intent: the data has no intent {reject_intent!r}; it has: {', '.join(intents)}"
+            " (auto takes no_intent where there is one, null answers 'abstain')"
+        )
+    if out_of_scope_intent and out_of_scope_use != "class":
+        harmless.append(out_of_scope_intent)
+    passive = [name for name in (reject_intent, out_of_scope_intent) if name]
+    return Roles(
+        reject=reject_intent or ABSTAIN,
+        no_action=list(dict.fromkeys(passive)),
+        harmless=list(dict.fromkeys(harmless)),
+        untrained=[out_of_scope_intent] if out_of_scope_intent and out_of_scope_use == "threshold" else [],
+    )
+
+
+def calibrate(
+    labels_n: Labels, logits_nc: NDArray[np.float32], intents: Sequence[str], roles: Roles, limits: Limits
+) -> Calibration:
+    """Return the temperature and thresholds that suit the validation split.
+
+    Raises:
+        ValueError: `limits.stricter` names no action, or validation lacks the rows that a limit needs.
+
+    """
+    label_of = {intent: label for label, intent in enumerate(intents)}
+    trained_n, harmless_n = (
+        np.isin(labels_n, [label_of[intent] for intent in chosen])
+        for chosen in (set(intents) - set(roles.untrained), roles.harmless)
+    )
+    actions = [intent for intent in intents if intent not in roles.no_action]
+    _check(limits, actions, roles, harmless_n)
+    temperature = fit_temperature(labels_n[trained_n], logits_nc[trained_n])
+    odds_nc = log_odds(logits_nc, temperature)
+    common = _least_log_odds(labels_n, odds_nc, [label_of[intent] for intent in actions], harmless_n, limits)
+    thresholds = {}
+    for intent in actions:
+        least = common
+        if intent in limits.stricter:
+            rate, guards_actions = limits.stricter[intent], bool(harmless_n.any())
+            own = Limits(rate, None) if guards_actions else Limits(None, rate)
+            name = f"stricter.{intent}"
+            least = max(common, _least_log_odds(labels_n, odds_nc, [label_of[intent]], harmless_n, own, name))
+        if least > -math.inf:
+            thresholds[intent] = _as_threshold(least)
+    return Calibration(temperature, thresholds, roles.reject, tuple(roles.no_action))
+
+
+def _check(limits: Limits, actions: Sequence[str], roles: Roles, harmless_n: Flags) -> None:
+    unknown = sorted(set(limits.stricter) - set(actions))
+    if unknown:
+        raise ValueError(
+            f"calibrate.stricter: {unknown[0]!r} is no intent that a threshold guards; valid: {', '.join(actions)}"
+        )
+    if roles.harmless and limits.max_false_action_rate is not None and not harmless_n.any():
+        raise ValueError(
+            f"calibrate.max_false_action_rate: no validation row has the intent {' or '.join(roles.harmless)}; add"
+            " some, or set it to null"
+        )
+
+
+def fit_temperature(labels_n: Labels, logits_nc: NDArray[np.float32]) -> float:
+    """Return the temperature that minimises the log-loss (Guo et al. 2017, "On calibration of modern neural networks").
+
+    The targets give 1 / (n + 2) to the other intents, as Platt 1999 does: n right answers out of n do not show that
+    the next is right for certain.
+    """
+    num_rows, num_labels = logits_nc.shape
+    doubt = 1 / (num_rows + 2)
+    logits = logits_nc.astype(np.float64)
+    target_nc = np.full(logits.shape, doubt / num_labels)
+    target_nc[np.arange(num_rows), labels_n] += 1 - doubt
+
+    def loss(log_temperature: float) -> float:
+        return -float((target_nc * log_softmax(logits / math.exp(log_temperature), axis=1)).sum())
+
+    low, high = (math.log(bound) for bound in _TEMPERATURES)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return round(math.exp(found.x), 4)
+
+
+def log_odds(logits_nc: NDArray[np.float32], temperature: float) -> Floats:
+    """Return log(p / (1 - p)) of every probability, (n, c)."""
+    log_p_nc = log_softmax(logits_nc.astype(np.float64) / temperature, axis=1)
+    return log_p_nc - np.log(-np.expm1(np.minimum(log_p_nc, -1e-15)))
+
+
+def _least_log_odds(
+    labels_n: Labels,
+    odds_nc: Floats,
+    labels: Sequence[int],
+    harmless_n: Flags,
+    limits: Limits,
+    setting: str = "max_error_rate",
+) -> float:
+    """Return the common threshold of the answers `labels`, in log-odds; `setting` is named where there is none."""
+    likeliest_n = odds_nc.argmax(1)
+    answered_n = np.isin(likeliest_n, labels)
+    odds_n = odds_nc[:, list(labels)].max(1)
+    least = -math.inf
+    if limits.max_false_action_rate is not None and harmless_n.any():
+        least = false_action_threshold(odds_n, answered_n, harmless_n, limits.max_false_action_rate)
+    if limits.max_error_rate is not None and answered_n.any():
+        wrong_n = likeliest_n != labels_n
+        try:
+            least = max(least, error_threshold(odds_n[answered_n], wrong_n[answered_n], limits.max_error_rate))
+        except ValueError as error:
+            raise ValueError(f"calibrate.{setting}: {error}") from None
+    return least
+
+
+def allowed_false_actions(rate: float, num_harmless: int) -> int:
+    """Return how many false actions on `num_harmless` validation texts keep the expected rate on new ones.
+
+    One fewer than rate * (n + 1): the next text is as likely as any of the n to be the one that comes through
+    (conformal risk control, Angelopoulos et al. 2024, for a loss that is 0 or 1).
+    """
+    return max(0, math.floor(rate * (num_harmless + 1) + 1e-9) - 1)
+
+
+def false_action_threshold(odds_n: Floats, answered_n: Flags, harmless_n: Flags, rate: float) -> float:
+    """Return the log-odds from which on an answer is expected to be a false action in at most `rate` of such texts.
+
+    `odds_n` are those of the likeliest action, `answered_n` says where it is the answer, and `harmless_n` marks the
+    texts that ask for nothing. Where they are too few to show so small a rate even without a false action, the
+    threshold lies above the surest of them by as much as the odds of an error must shrink.
+    """
+    expected = rate * (int(harmless_n.sum()) + 1)
+    false = np.sort(odds_n[harmless_n & answered_n])[::-1]
+    allowed = allowed_false_actions(rate, int(harmless_n.sum()))
+    if expected < 1:
+        surest = float(odds_n[harmless_n].max())
+        return max(_just_above(surest, odds_n[answered_n]), surest - math.log(expected))
+    return _just_above(float(false[allowed]), odds_n[answered_n]) if len(false) > allowed else -math.inf
+
+
+def error_threshold(odds_n: Floats, wrong_n: Flags, rate: float) -> float:
+    """Return the lowest log-odds above which at most `rate` of the answers are wrong, counting one wrong one more.
+
+    Raises:
+        ValueError: so few answers cannot show so small a rate.
+
+    """
+    order = np.argsort(-odds_n, kind="stable")
+    sorted_n = odds_n[order]
+    bound_n = (np.cumsum(wrong_n[order]) + 1) / (np.arange(len(order)) + 2)
+    last_of_its_odds = np.append(sorted_n[:-1] > sorted_n[1:], True)
+    kept = np.flatnonzero((bound_n <= rate) & last_of_its_odds)
+    if not len(kept):
+        raise ValueError(
+            f"{rate} cannot be kept: on {len(odds_n)} validation answers the least that any threshold shows is"
+            f" {bound_n.min():.4f}; set a higher rate, or null to answer everything"
+        )
+    if kept[-1] == len(order) - 1:
+        return -math.inf
+    return float(sorted_n[kept[-1] : kept[-1] + 2].mean())
+
+
+def _just_above(value: float, others: Floats) -> float:
+    """Return the middle between `value` and the next of `others`; where there is none, half the odds of an error."""
+    surer = others[others > value]
+    return (value + float(surer.min())) / 2 if len(surer) else value + math.log(2)
+
+
+def _as_threshold(least_log_odds: float) -> float:
+    """Return the probability, rounded up; where it rounds to 1, one that no answer reaches."""
+    scale = 10**_DIGITS
+    threshold = math.ceil(float(expit(least_log_odds)) * scale) / scale
+    return _UNREACHABLE if threshold >= 1 else threshold

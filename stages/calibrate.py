@@ -1,0 +1,84 @@
+"""Fits temperature and thresholds on validation, so that the classifier can be sure, and say nothing where it is not.
+
+Reads models/trained and data/tokenized/validation.parquet, writes models/classifier (the same files, and
+calibration.json beside config.json) and metrics/calibrate.json.
+
+    python -m stages.calibrate
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from intents.answers import Answers
+from intents.calibrating import Limits, Roles, allowed_false_actions, calibrate, choose_roles
+from intents.calibrations import Calibration, write_calibration
+from intents.cli import run
+from intents.files import atomic_path, write_json
+from intents.params import Params, load_params, read_params
+from intents.scoring import rounded
+from intents.tables import intents_of
+from intents.trust import action_metrics, before_after_table, threshold_table
+
+TRAINED_DIR = Path("models/trained")
+VALIDATION_PATH = Path("data/tokenized/validation.parquet")
+CLASSIFIER_DIR = Path("models/classifier")
+METRICS_PATH = Path("metrics/calibrate.json")
+ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
+CONFIDENCE_LEVEL = 0.95
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class CalibrateParams(Params):
+    """Section `calibrate` of params.yaml."""
+
+    reject_intent: str | None
+    max_false_action_rate: Rate | None
+    max_error_rate: Rate | None
+    stricter: dict[str, Rate]
+
+
+def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
+    """Return what metrics/calibrate.json says; its shares are those of the rows that chose the thresholds."""
+    acting = action_metrics(answers, CONFIDENCE_LEVEL)
+    num_harmless = sum(answers.intents[label] in roles.harmless for label in answers.labels_n)
+    rate = limits.max_false_action_rate
+    allowed = 0 if rate is None else allowed_false_actions(rate, num_harmless)
+    return {
+        "temperature": answers.calibration.temperature,
+        "threshold": min(answers.calibration.thresholds.values(), default=0.0),
+        "validation": rounded({name: acting[name] for name in ("commands_obeyed", "false_action_rate") if acting}),
+        "false_action_interval": rounded(acting.get("false_action_interval", [])),
+        "budget": [{"texts_that_ask_for_nothing": num_harmless, "false_actions_allowed": allowed}],
+        "before_after": rounded(before_after_table(answers, CONFIDENCE_LEVEL)),
+        "thresholds": threshold_table(answers),
+    }
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load_params("calibrate", CalibrateParams)
+    prepare = read_params()["prepare"]
+    from intents.predicting import answer_split
+
+    answers = Answers(intents_of(VALIDATION_PATH), [], [], *answer_split(TRAINED_DIR, VALIDATION_PATH), Calibration())
+    roles = choose_roles(
+        answers.intents, params.reject_intent, prepare["out_of_scope_intent"], prepare["out_of_scope_use"]
+    )
+    limits = Limits(params.max_false_action_rate, params.max_error_rate, params.stricter)
+    calibration = calibrate(answers.labels_n, answers.logits_nc, answers.intents, roles, limits)
+    answers = replace(answers, calibration=calibration, untrained=roles.untrained)
+    with atomic_path(CLASSIFIER_DIR) as folder:
+        shutil.copytree(TRAINED_DIR, folder)
+        write_calibration(folder, calibration)
+    metrics = describe(answers, roles, limits)
+    write_json(METRICS_PATH, metrics)
+    found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
+    print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))
+
+
+if __name__ == "__main__":
+    run(main)
