@@ -69,6 +69,33 @@ class BucketBatchSampler(Sampler[list[int]]):
             yield batches[i].tolist()
 
 
+class SplitBatchSampler(Sampler[list[int]]):
+    """Yields every batch of `batches` in `parts` batches of near-equal size, for a step that accumulates gradients.
+
+    A batch of fewer texts than parts (the last few texts of a pass) comes last, so that all others stay whole steps.
+    """
+
+    def __init__(self, batches: BucketBatchSampler, parts: int) -> None:
+        self.batches = batches
+        self.parts = parts
+        self.batch_size = -(-batches.batch_size // parts)
+        self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the coming pass."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        last = len(self.batches.lengths) % self.batches.batch_size or self.batches.batch_size
+        return (len(self.batches) - 1) * self.parts + min(self.parts, last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in sorted(self.batches, key=lambda batch: len(batch) < self.parts):
+            num_parts = min(self.parts, len(batch))
+            for part in range(num_parts):
+                yield batch[len(batch) * part // num_parts : len(batch) * (part + 1) // num_parts]
+
+
 class PaddingCollator:
     """Pads the texts of a batch to the longest of them, and counts the tokens that passed through."""
 

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class BestState(TrainerCallback):
         self.curves.append(point)
         if not self.metrics or self._is_better(point[self.metric], self.metrics[self.metric]):
             self.metrics = point
-            self._state = {name: value.detach().clone() for name, value in kwargs["model"].state_dict().items()}
+            self._state = {name: value.detach().clone() for name, value in _trained(kwargs["model"])}
             self._worse = 0
             return
         self._worse += 1
@@ -47,7 +47,14 @@ class BestState(TrainerCallback):
 
     def restore(self, model: nn.Module) -> None:
         """Put the best weights back into `model`."""
-        model.load_state_dict(self._state)
+        with torch.no_grad():
+            for name, parameter in _trained(model):
+                parameter.copy_(self._state[name])
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield what training changes: with an adapter, that is a hundredth of the model."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 class Progress(TrainerCallback):

@@ -120,16 +120,28 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
     """
     if lowest == "none":
         return
-    encoder = model.base_model
-    frozen = [encoder.embeddings]
+    frozen = [model.base_model.embeddings]
     if isinstance(lowest, int):
-        num_layers = encoder.config.num_hidden_layers
-        if lowest > num_layers:
-            raise ValueError(f"train.freeze: the encoder has {num_layers} layers, got {lowest}")
-        stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-        frozen += next(stack for stack in stacks if len(stack) == num_layers)[:lowest]
+        layers = encoder_layers(model, "train.freeze")
+        if lowest > len(layers):
+            raise ValueError(f"train.freeze: the encoder has {len(layers)} layers, got {lowest}")
+        frozen += layers[:lowest]
     for module in frozen:
         module.requires_grad_(False)
+
+
+def encoder_layers(model: PreTrainedModel, setting: str) -> nn.ModuleList:
+    """Return the encoder's layers, the lowest first.
+
+    Raises:
+        ValueError: they cannot be told apart (ALBERT's share their weights); it names the `setting` that asks for them.
+
+    """
+    config = model.base_model.config
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(f"{setting}: the layers of {config.model_type} encoders cannot be told apart")
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:

@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from intents.averaging import AveragedWeights
-from intents.batching import BucketBatchSampler, PaddingCollator, TokenizedTexts
+from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts
 from intents.callbacks import BestState
 from intents.contrastive import supervised_contrastive_loss
+from intents.four_bit import paged_adamw
 from intents.headline import headline_metrics
+from intents.optimising import balanced_weights, parameter_groups
 from intents.predicting import predict_logits
 
 
@@ -22,12 +24,18 @@ from intents.predicting import predict_logits
 class TrainingSettings:
     """How to fine-tune; the meaning of each is explained in params.yaml."""
 
+    method: str
     num_epochs: int
     batch_size: int
+    gradient_accumulation: int
+    gradient_checkpointing: bool
     learning_rate: float
     head_learning_rate: float
-    weight_decay: float
+    layer_decay: float
+    scheduler: str
     warmup_share: float
+    weight_decay: float
+    class_weights: str
     label_smoothing: float
     contrastive_weight: float
     contrastive_temperature: float
@@ -73,6 +81,9 @@ class IntentTrainer(Trainer):
         self.can_learn = np.isin(validation.labels, train.labels)
         self.pad_token_id = pad_token_id
         self.collate = PaddingCollator(pad_token_id)
+        self.class_weights_c = (
+            balanced_weights(train.labels, model.config.num_labels) if settings.class_weights == "balanced" else None
+        )
         self.best = BestState(settings.metric_for_best, settings.patience)
         self.averaged = AveragedWeights(settings.ema_decay)
         self.training_seconds = 0.0
@@ -90,37 +101,39 @@ class IntentTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches of texts of similar length."""
         train: Any = self.train_dataset
-        sampler = BucketBatchSampler(train.lengths, self.settings.batch_size, self.settings.seed)
+        sampler: Any = BucketBatchSampler(train.lengths, self.settings.batch_size, self.settings.seed)
+        if self.settings.gradient_accumulation > 1:
+            sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
         loader = DataLoader(train, batch_sampler=sampler, collate_fn=self.collate)
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Return fused AdamW; the head has its own learning rate, biases and normalisations no weight decay."""
+        """Return AdamW, fused; for qlora on a GPU the paged one of 8 bits."""
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self._parameter_groups(), fused=True)
+            groups = parameter_groups(
+                self.model,
+                decayed=set(self.get_decay_parameter_names(self.model)),
+                learning_rate=self.settings.learning_rate,
+                head_learning_rate=self.settings.head_learning_rate,
+                layer_decay=self.settings.layer_decay,
+                weight_decay=self.settings.weight_decay,
+            )
+            paged = self.settings.method == "qlora" and self.args.device.type == "cuda"
+            self.optimizer = paged_adamw(groups) if paged else torch.optim.AdamW(groups, fused=True)
         return self.optimizer
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        decayed = set(self.get_decay_parameter_names(self.model))
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        encoder = {id(parameter) for parameter in self.model.base_model.parameters()}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                in_encoder = id(parameter) in encoder
-                rate = self.settings.learning_rate if in_encoder else self.settings.head_learning_rate
-                decay = self.settings.weight_decay if name in decayed else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
-        return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
     def _loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         settings = self.settings
         num_items = len(labels) if num_items_in_batch is None else num_items_in_batch
-        summed = nn.functional.cross_entropy(
-            outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="sum"
+        loss_b = nn.functional.cross_entropy(
+            outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="none"
         )
+        if self.class_weights_c is not None:
+            loss_b = loss_b * self.class_weights_c.to(labels.device)[labels]
+        summed = loss_b.sum()
         if settings.contrastive_weight:
             contrast = supervised_contrastive_loss(outputs.features, labels, settings.contrastive_temperature)
             summed = summed + settings.contrastive_weight * contrast * len(labels)
@@ -153,7 +166,10 @@ def _training_arguments(settings: TrainingSettings, scratch_dir: str) -> Trainin
         output_dir=scratch_dir,
         num_train_epochs=settings.num_epochs,
         per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        activation_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
         warmup_steps=settings.warmup_share,
         max_grad_norm=settings.max_grad_norm,
         bf16=resolve_precision(settings.precision) == "bf16",

@@ -4,12 +4,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import nn
+import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
-from intents.trainer import IntentTrainer, TrainingSettings
+from intents.headline import headline_metrics
+from intents.predicting import predict_logits
+from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
 
 
@@ -24,10 +27,17 @@ class TrainingResult:
     padding_share: float = 0.0
 
 
-def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Return how many parameters are trained, and how many there are."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return {"trainable": sum(size for size, trained in sizes if trained), "all": sum(size for size, _ in sizes)}
+def score(
+    model: PreTrainedModel, train: TokenizedTexts, validation: TokenizedTexts, pad_token_id: int, precision: str
+) -> dict[str, float]:
+    """Return the headline metrics of `model` on `validation`, under the precision of training.
+
+    As while training, rows of an intent that `train` lacks do not count.
+    """
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
+        logits = predict_logits(model, validation, pad_token_id, batch_size=64)
+    chosen = np.isin(validation.labels, train.labels)
+    return headline_metrics(validation.labels[chosen], logits[chosen])
 
 
 def fine_tune(

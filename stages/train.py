@@ -1,14 +1,15 @@
 """Fine-tunes the encoder and keeps the state that does best on validation.
 
-Reads models/encoder and data/tokenized/{train,validation}.parquet, writes models/trained, metrics/train.json and
-metrics/plots/training.csv.
+Reads models/encoder and data/tokenized/{train,validation}.parquet, writes models/trained, models/adapter,
+metrics/train.json and metrics/plots/training.csv.
 
     python -m stages.train
 """
 
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -19,10 +20,14 @@ from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
 from intents.tracking import start_tracker
 
+if TYPE_CHECKING:
+    from intents.training import TrainingResult
+
 ENCODER_DIR = Path("models/encoder")
 TRAIN_PATH = Path("data/tokenized/train.parquet")
 VALIDATION_PATH = Path("data/tokenized/validation.parquet")
 TRAINED_DIR = Path("models/trained")
+ADAPTER_DIR = Path("models/adapter")
 METRICS_PATH = Path("metrics/train.json")
 CURVES_PATH = Path("metrics/plots/training.csv")
 
@@ -32,13 +37,23 @@ class TrainParams(Params):
 
     head: Literal["mean", "native"]
     feature_scale: float = Field(gt=0)
+    method: Literal["full", "lora", "qlora"]
     freeze: Literal["none", "embeddings"] | Annotated[int, Field(ge=1)]
+    lora_rank: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0)
+    lora_dropout: float = Field(ge=0, lt=1)
+    lora_targets: Literal["all"] | Annotated[list[str], Field(min_length=1)]
     num_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+    gradient_accumulation: int = Field(ge=1)
+    gradient_checkpointing: bool
     learning_rate: float = Field(gt=0)
     head_learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    layer_decay: float = Field(gt=0, le=1)
+    scheduler: Literal["linear", "cosine", "constant_with_warmup", "inverse_sqrt"]
     warmup_share: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    class_weights: Literal["none", "balanced"]
     label_smoothing: float = Field(ge=0, lt=1)
     contrastive_weight: float = Field(ge=0)
     contrastive_temperature: float = Field(gt=0)
@@ -49,6 +64,22 @@ class TrainParams(Params):
     metric_for_best: Literal["accuracy", "macro_f1", "log_loss"]
     patience: int = Field(ge=1)
     seed: int = Field(ge=0)
+
+    @field_validator("freeze")
+    @classmethod
+    def _adapters_freeze_every_layer(cls, freeze: str | int, info: ValidationInfo) -> str | int:
+        method = info.data.get("method", "full")
+        if method != "full" and isinstance(freeze, int):
+            raise ValueError(f"Must be embeddings or none with train.method={method}, which freezes the whole encoder")
+        return freeze
+
+    @field_validator("gradient_accumulation")
+    @classmethod
+    def _every_part_has_a_text(cls, parts: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size", parts)
+        if parts > batch_size:
+            raise ValueError(f"Must be at most train.batch_size={batch_size}, the texts that it divides")
+        return parts
 
     @field_validator("contrastive_weight")
     @classmethod
@@ -82,36 +113,30 @@ def main() -> None:
     import transformers
 
     from intents.batching import TokenizedTexts
-    from intents.classifier import build_classifier, freeze, set_dropout
+    from intents.methods import ModelSettings, build_trainee, finish
     from intents.tokenizing import load_tokenizer, max_length_of
     from intents.trainer import TrainingSettings, resolve_precision
-    from intents.training import fine_tune, parameter_counts
+    from intents.training import fine_tune, score
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.set_seed(params.seed)
     train, validation = TokenizedTexts(TRAIN_PATH), TokenizedTexts(VALIDATION_PATH)
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
-    model = build_classifier(ENCODER_DIR, intents_of(TRAIN_PATH), params.head, params.feature_scale)
-    freeze(model, params.freeze)
-    if params.dropout is not None:
-        set_dropout(model, params.dropout)
-    counts = parameter_counts(model)
+    trainee = build_trainee(ENCODER_DIR, intents_of(TRAIN_PATH), _chosen(ModelSettings, params))
+    counts = trainee.num_parameters
     print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {claim.device}")
 
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
-    settings = TrainingSettings(**params.model_dump(exclude={"head", "feature_scale", "freeze", "dropout"}))
-    result = fine_tune(model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
-    metrics: dict[str, Any] = {
-        "best": {"epoch": result.best["epoch"], "step": result.best["step"]},
-        "validation": {name: round(result.best[name], 4) for name in ("accuracy", "macro_f1", "log_loss")},
-        "examples_per_second": round(result.examples_per_second, 1),
-        "useful_tokens_per_second": round(result.useful_tokens_per_second, 1),
-        "padding_share": round(result.padding_share, 4),
-        "parameters": counts,
-        "precision": resolve_precision(params.precision),
-    }
+    settings = _chosen(TrainingSettings, params)
+    result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
+    model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
+    metrics = {**_metrics(result), "parameters": counts, "precision": resolve_precision(params.precision)}
+    if trainee.adapter is not None:  # what ships is the merged classifier
+        scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
+        metrics["validation"] = _headline(scores)
+        metrics["merging"] = {"log_loss_change": round(scores["log_loss"] - result.best["log_loss"], 4)}
     with atomic_path(TRAINED_DIR) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -121,6 +146,25 @@ def main() -> None:
     claim.release()
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
+
+
+def _chosen(settings: type[Any], params: TrainParams) -> Any:
+    """Return those of `params` that `settings` has."""
+    return settings(**params.model_dump(include={field.name for field in fields(settings)}))
+
+
+def _metrics(result: "TrainingResult") -> dict[str, Any]:
+    return {
+        "best": {"epoch": result.best["epoch"], "step": result.best["step"]},
+        "validation": _headline(result.best),
+        "examples_per_second": round(result.examples_per_second, 1),
+        "useful_tokens_per_second": round(result.useful_tokens_per_second, 1),
+        "padding_share": round(result.padding_share, 4),
+    }
+
+
+def _headline(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(scores[name], 4) for name in ("accuracy", "macro_f1", "log_loss")}
 
 
 if __name__ == "__main__":

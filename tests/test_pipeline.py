@@ -138,6 +138,20 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section
     commit(repository, f"set {section}.{setting}")
 
 
+def test_the_adapters_folder_follows_the_method(repository):
+    def adapter_files():
+        return {path.name for path in (repository / "models/adapter").iterdir()}
+
+    assert adapter_files() == {"adapter.json"}
+    edit_params(repository, train={"method": "lora"})
+    assert stages_run(run(repository, "dvc", "repro").stdout) == ["train", "calibrate", "evaluate", "export", "card"]
+    assert adapter_files() == {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
+    run(repository, "git", "checkout", "-q", "--", ".")
+    run(repository, "dvc", "checkout")
+    assert adapter_files() == {"adapter.json"}
+    assert "Data and pipelines are up to date." in run(repository, "dvc", "repro").stdout
+
+
 def test_changed_test_rows_never_retrain(repository):
     official = repository / OFFICIAL_TEST
     official.write_text(official.read_text(encoding="utf-8").replace("sunroof", "tailgate"), encoding="utf-8")

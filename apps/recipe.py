@@ -1,0 +1,97 @@
+"""Runs an experiment with the settings of a file in recipes/, which holds what differs from params.yaml.
+
+python -m apps.recipe                                     the recipes there are
+python -m apps.recipe bert-base-full                      dvc exp run -n bert-base-full -S ...
+python -m apps.recipe bert-base-full --show               the command alone, to copy
+python -m apps.recipe bert-base-full --queue -n again -S train.seed=1    more options of dvc exp run
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from intents.cli import run
+from intents.params import read_params
+
+RECIPES_DIR = Path("recipes")
+
+
+def overrides(path: Path, params: dict[str, Any]) -> list[str]:
+    """Return the settings in the recipe at `path` as `dvc exp run -S` takes them.
+
+    Raises:
+        ValueError: the recipe is no mapping of sections, or `params` lacks one of its settings.
+
+    """
+    found: list[str] = []
+    for section, settings in read_params(path).items():
+        if section not in params:
+            raise ValueError(f"{path}: params.yaml has no section {section!r}; it has: {', '.join(params)}")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: {section} must hold settings, found {settings!r}")
+        for name, value in settings.items():
+            if name not in params[section]:
+                raise ValueError(
+                    f"{path}: {section}.{name}: unknown setting; {section} has: {', '.join(params[section])}"
+                )
+            found.append(f"{section}.{name}={_literal(value)}")
+    return found
+
+
+def _literal(value: Any) -> str:
+    """Return `value` in the grammar of -S; strings are quoted, since 12e4 may be half a commit and a comma a list."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, str):
+        escaped = value.replace("'", "\\'")
+        return f"'{escaped}'"
+    return "null" if value is None else str(value).lower()
+
+
+def command(name: str, options: Sequence[str]) -> list[str]:
+    """Return the dvc command of the recipe `name`; `options` are further ones of `dvc exp run` and win.
+
+    Raises:
+        ValueError: there is no such recipe, or it has unknown settings.
+
+    """
+    path = RECIPES_DIR / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(path.stem for path in _recipes()) or "none"
+        raise ValueError(f"{RECIPES_DIR} has no recipe {name!r}; it has: {names}")
+    named = any(option in ("-n", "--name") or option.startswith("--name=") for option in options)
+    settings = [part for override in overrides(path, read_params()) for part in ("-S", override)]
+    return ["dvc", "exp", "run", *([] if named else ["-n", name]), *settings, *options]
+
+
+def _recipes() -> Iterator[Path]:
+    yield from sorted(RECIPES_DIR.glob("*.yaml"))
+
+
+def main() -> None:
+    """Read the command line and run the recipe."""
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.recipe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", nargs="?", help="name of a file in recipes/, without .yaml")
+    parser.add_argument("--show", action="store_true", help="print the dvc command and run nothing")
+    arguments, options = parser.parse_known_args()
+    if arguments.recipe is None:
+        for path in _recipes():
+            print(f"{path.stem:20} {path.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")
+        return
+    dvc = command(arguments.recipe, options)
+    print(shlex.join(dvc), flush=True)
+    if not arguments.show:
+        raise SystemExit(subprocess.run([sys.executable, "-m", *dvc], check=False).returncode)
+
+
+if __name__ == "__main__":
+    run(main)

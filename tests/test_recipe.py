@@ -1,0 +1,99 @@
+import importlib
+import json
+import shlex
+
+import pytest
+import yaml
+
+from apps.recipe import command, overrides
+from intents.params import Params, load_params
+from tests.compare_fixtures import REPOSITORY, make_fake_repository, run
+
+RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.yaml"))
+PARAMS = {"train": {"rate": 1, "layers": [1], "name": "a", "other": None}, "encoder": {"name": "x"}}
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_accepted_by_the_stages(monkeypatch, workspace, name):
+    changed = yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text(encoding="utf-8"))
+    overrides(REPOSITORY / f"recipes/{name}.yaml", yaml.safe_load((REPOSITORY / "params.yaml").read_text()))
+    for section, settings in changed.items():
+        workspace(section, **settings)
+        module = importlib.import_module(f"stages.{section}")
+        load_params(section, vars(module)[f"{section.title()}Params"])
+        assert issubclass(vars(module)[f"{section.title()}Params"], Params)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("bert")])
+def test_recipes_pin_the_revision_of_the_hub(name):
+    encoder = yaml.safe_load((REPOSITORY / f"recipes/{name}.yaml").read_text(encoding="utf-8"))["encoder"]
+    assert len(encoder["revision"]) == 40
+
+
+def test_values_are_written_in_dvcs_grammar(write_recipe):
+    path = write_recipe('train: {rate: 3.0e-5, layers: [query, value], name: "it\'s, 12e4", other: null}\n')
+    assert overrides(path, PARAMS) == [
+        "train.rate=3e-05",
+        "train.layers=['query','value']",
+        r"train.name='it\'s, 12e4'",
+        "train.other=null",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {rate: 2}", r"mine.yaml: params.yaml has no section 'trian'; it has: train, encoder"),
+        ("train: {raet: 2}", r"mine.yaml: train.raet: unknown setting; train has: rate, layers, name, other"),
+        ("train: 3", "mine.yaml: train must hold settings, found 3"),
+        ("- train", "mine.yaml must hold sections of settings, found list"),
+        ("train: {", "mine.yaml is not valid YAML"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_params_is_refused(write_recipe, text, message):
+    with pytest.raises(ValueError, match=message):
+        overrides(write_recipe(text), PARAMS)
+
+
+def test_an_unknown_recipe_is_named_with_those_there_are(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ValueError, match="recipes has no recipe 'bert'; it has: bert-base-full, bert-large-qlora"):
+        command("bert", [])
+
+
+def test_the_experiment_has_the_recipes_name_unless_told(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert command("bert-base-full", [])[:5] == ["dvc", "exp", "run", "-n", "bert-base-full"]
+    for options in (["-n", "mine"], ["--name=mine"]):
+        done = command("bert-base-full", options)
+        assert "bert-base-full" not in done
+        assert done[-len(options) :] == options
+
+
+def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
+    repository = make_fake_repository(tmp_path)
+    recipe = "# Nearly always right.\ntrain:\n  quality: 0.95\ntracking:\n  report_to: '1e45'\n"
+    (repository / "recipes").mkdir()
+    (repository / "recipes/better.yaml").write_text(recipe, encoding="utf-8")
+    assert run(repository, "python", "-m", "apps.recipe").split(maxsplit=1) == ["better", "Nearly always right.\n"]
+    shown = run(repository, "python", "-m", "apps.recipe", "better", "--show")
+    settings = ["-S", "train.quality=0.95", "-S", "tracking.report_to='1e45'"]
+    assert shlex.split(shown) == ["dvc", "exp", "run", "-n", "better", *settings]
+
+    run(repository, "python", "-m", "apps.recipe", "better", "-S", "train.seed=3")
+    _, head = json.loads(run(repository, "dvc", "exp", "show", "--json"))
+    (revision,) = head["experiments"][0]["revs"]
+    assert revision["name"] == "better"
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    assert (params["train"]["quality"], params["train"]["seed"]) == (0.95, 3)
+    assert params["tracking"]["report_to"] == "1e45"

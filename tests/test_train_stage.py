@@ -1,0 +1,79 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from intents.classifier import load_classifier
+from intents.tables import with_facts, write_table
+from intents.tokenizing import SCHEMA
+from stages import train
+
+# The tracker and the devices belong to tests of their own; here the stage runs whole, in an empty folder.
+INTENTS = ["close", "open"]
+
+
+@pytest.fixture
+def inputs(workspace, tiny_encoder):
+    """The stage's inputs, tiny; returns the function that changes settings."""
+    workspace("tracking", report_to="none")
+    workspace("train", num_epochs=2, precision="fp32", batch_size=8)
+    shutil.copytree(tiny_encoder, "models/encoder")
+    schema = with_facts(SCHEMA, intents=INTENTS, max_length=16)
+    for split, num_texts in (("train", 24), ("validation", 10)):
+        ids = [[2, 5 + i % 2, 6 + i % 7, 3] for i in range(num_texts)]
+        columns = {"input_ids": ids, "label": [i % 2 for i in range(num_texts)]}
+        write_table(Path(f"data/tokenized/{split}.parquet"), columns, schema)
+    return workspace
+
+
+def metrics():
+    return json.loads(Path("metrics/train.json").read_text())
+
+
+def test_full_training_counts_all_parameters_and_merges_nothing(inputs):
+    inputs("train", freeze="none")
+    train.main()
+    counts = metrics()["parameters"]
+    assert counts["trainable"] == counts["all"]
+    assert "merging" not in metrics()
+    assert [path.name for path in Path("models/adapter").iterdir()] == ["adapter.json"]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_metrics_of_an_adapter_describe_the_classifier_that_ships(inputs, method):
+    inputs("train", method=method, lora_rank=2)
+    train.main()
+    shipped = load_classifier(Path("models/trained"))
+    found = metrics()
+    assert found["parameters"]["all"] == sum(parameter.numel() for parameter in shipped.parameters())
+    assert found["parameters"]["trainable"] < found["parameters"]["all"] / 2
+    assert found["merging"]["log_loss_change"] == pytest.approx(0, abs=1e-3)
+
+    from intents.batching import TokenizedTexts
+    from intents.training import score
+
+    splits = (TokenizedTexts(Path(f"data/tokenized/{split}.parquet")) for split in ("train", "validation"))
+    scores = score(shipped, *splits, 0, "fp32")
+    assert found["validation"] == {name: round(value, 4) for name, value in scores.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "lora", "freeze": 2}, "train.freeze: must be embeddings or none with train.method=lora, .*, got 2"),
+        ({"method": "qlora", "freeze": 1}, "train.freeze: must be embeddings or none with train.method=qlora"),
+        ({"gradient_accumulation": 9}, "train.gradient_accumulation: must be at most train.batch_size=8, .*, got 9"),
+        ({"scheduler": "constant"}, "train.scheduler: input should be 'linear', 'cosine', .*, got 'constant'"),
+        ({"class_weights": "even"}, "train.class_weights: input should be 'none' or 'balanced', got 'even'"),
+        ({"method": "adapter"}, "train.method: input should be 'full', 'lora' or 'qlora', got 'adapter'"),
+        ({"layer_decay": 0}, "train.layer_decay: input should be greater than 0, got 0"),
+        ({"method": "lora", "lora_targets": []}, "train.lora_targets"),
+        ({"method": "lora", "lora_targets": ["keys"]}, "train.lora_targets: this encoder has no linear layer 'keys'"),
+    ],
+)
+def test_a_wrong_or_senseless_setting_is_refused(inputs, settings, message):
+    inputs("train", **settings)
+    with pytest.raises(ValueError, match=message):
+        train.main()
+    assert not Path("models/trained").exists()
