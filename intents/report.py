@@ -34,8 +34,8 @@ def render_report(
     before, after = trust["before_after"]
     return environment.get_template("report.html.j2").render(
         headline=metrics["test"],
-        matrix=_matrix_rows(answers.intents, confusion_matrix(answers)),
-        answers=answers.names,
+        matrix=_matrix_rows(answers.intents, confusion_matrix(answers.likeliest())),
+        answers=answers.likeliest().names,
         calibration=answers.calibration,
         **{name: tables[name] for name in ("averages", "per_intent", "per_kind")},
         before=before,
@@ -45,7 +45,7 @@ def render_report(
         curves=curves,
         lines=_curve_lines(curves),
         mistakes=mistakes,
-        num_mistakes=int((answers.labels_n != answers.predicted_n).sum()),
+        num_mistakes=int((answers.labels_n != answers.likeliest().predicted_n).sum()),
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),
         num_false=int(answers.acted_n[answers.harmless_n].sum()),

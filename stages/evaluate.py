@@ -66,7 +66,8 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     logits = pa.array(list(answers.logits_nc), type=pa.list_(pa.float32()))
     columns = {
         **{name: rows.column(name) for name in ("row", "text", "intent", "kind")},
-        "predicted": [answers.names[index] for index in answers.predicted_n],
+        "predicted": [answers.names[index] for index in answers.likeliest().predicted_n],
+        "answer": [answers.names[index] for index in answers.predicted_n],
         "confidence": pa.array(answers.confidence_n, type=pa.float32()),
         "logits": logits,
     }
@@ -79,9 +80,9 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
 def write_plots(answers: Answers, trust: dict[str, Table]) -> None:
     """Write what `dvc plots` shows."""
     tables = {
-        "confusion": evaluating.confusion_table(answers),
-        "per_intent": evaluating.intent_table(answers),
-        "confidence": evaluating.confidence_table(answers),
+        "confusion": evaluating.confusion_table(answers.likeliest()),
+        "per_intent": evaluating.intent_table(answers.likeliest()),
+        "confidence": evaluating.confidence_table(answers.likeliest()),
         "reliability_before": trust["reliability_before"],
         "reliability_after": trust["reliability_after"],
         "coverage_risk": trust["coverage_risk"],
@@ -96,16 +97,17 @@ def main() -> None:
     answers, rows = answer_test_split()
     metrics = evaluating.headline(answers, params.confidence_level, params.bootstrap_samples, params.seed)
     trust = trust_tables(answers, params.confidence_level)
+    likeliest = answers.likeliest()
     tables = {
-        "averages": evaluating.average_table(answers),
-        "per_intent": evaluating.intent_table(answers),
-        "per_kind": evaluating.kind_table(answers, params.confidence_level),
+        "averages": evaluating.average_table(likeliest),
+        "per_intent": evaluating.intent_table(likeliest),
+        "per_kind": evaluating.kind_table(likeliest, params.confidence_level),
         "calibration": trust["before_after"],
         "false_actions": trust["false_actions"],
         "actions": trust["actions"],
     }
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
-    mistakes = evaluating.mistake_table(answers, params.num_mistakes)
+    mistakes = evaluating.mistake_table(likeliest, params.num_mistakes)
     write_predictions(answers, rows)
     write_plots(answers, trust)
     for name, table in tables.items():

@@ -15,7 +15,6 @@ TEST = {
     "macro_f1": 0.8,
     "log_loss": 0.3,
     "ece": 0.04,
-    "accuracy_before_thresholds": 0.95,
     "commands_obeyed": 0.7,
     "commands_obeyed_interval": [0.6, 0.8],
     "false_action_rate": 0.01,
