@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -61,11 +62,13 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(repository):
     path = repository / "models/classifier/calibration.json"
     before = path.read_bytes()
     try:
+        usual = Counter(row["predicted"] for row in predictions_of(repository)).most_common(1)[0][0]
         path.unlink()  # a link into the cache
-        path.write_text(json.dumps({**json.loads(before), "thresholds": {"door": 1.01, "light": 1.01, "music": 0.0}}))
+        path.write_text(json.dumps({**json.loads(before), "thresholds": {usual: 1.01}}))
         run(repository, "python", "-m", "stages.evaluate")
         found = predictions_of(repository)
-        assert {row["answer"] for row in found} <= {"music", "abstain"}
+        answer_to = {usual: "abstain"}
+        assert all(row["answer"] == answer_to.get(row["predicted"], row["predicted"]) for row in found)
         assert "abstain" in {row["answer"] for row in found}
         assert {row["predicted"] for row in found} <= {"door", "light", "music"}
         matrix = confusion_of(repository / "data/predictions/test.parquet")
@@ -74,7 +77,7 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(repository):
         assert test["coverage"] == pytest.approx(
             sum(row["answer"] != "abstain" for row in found) / len(found), abs=1e-4
         )
-        (repository / "in.csv").write_text("text\nopen door please\nturn on light\n")
+        (repository / "in.csv").write_text("text\n" + "\n".join(row["text"] for row in found) + "\n")
         run(repository, "python", "-m", "apps.predict", "in.csv", "out.csv", "--model", "models/classifier")
         assert "abstain" in (repository / "out.csv").read_text()
     finally:
