@@ -1,0 +1,135 @@
+"""Changes intents in tables of labelled texts, and appends rows to them; all else stays as it was.
+
+CSV, TSV and JSONL keep every byte outside the changed cells (JSONL: outside the changed lines). Parquet is written
+anew: the same columns, types and compression.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intents.files import atomic_path
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def edit_table(
+    path: Path,
+    intent_column: str,
+    changed: Mapping[int, str],
+    added: Sequence[Mapping[str, str]],
+    encoding: str = "utf-8",
+) -> None:
+    """Set the intents of the rows `changed` (row number, as `read_rows` counts, to intent) and append the rows `added`.
+
+    Columns that an added row does not name stay empty. The file is replaced whole or not at all.
+
+    Raises:
+        ValueError: an intent or text cannot be written in `encoding`.
+
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _edit_parquet(path, intent_column, changed, added)
+    content = path.read_bytes().decode(encoding, errors="surrogateescape")
+    mark = _BYTE_ORDER_MARK if content.startswith(_BYTE_ORDER_MARK) else ""
+    content = content.removeprefix(mark)
+    if suffix == ".jsonl":
+        edited = _edit_jsonl(content, intent_column, changed, added)
+    else:
+        edited = _edit_csv(content, "\t" if suffix == ".tsv" else ",", intent_column, changed, added)
+    try:
+        encoded = (mark + edited).encode(encoding, errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise ValueError(f"{path}: {character!r} cannot be written in {encoding} (prepare.encoding)") from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+
+
+def _edit_csv(
+    content: str, delimiter: str, intent_column: str, changed: Mapping[int, str], added: Sequence[Mapping[str, str]]
+) -> str:
+    lines = list(io.StringIO(content, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header = next(reader)
+    end = reader.line_num
+    parts = lines[:end]
+    for number, _ in enumerate(reader, start=2):
+        start, end = end, reader.line_num
+        record = "".join(lines[start:end])
+        parts.append(
+            _with_cell(record, delimiter, header.index(intent_column), changed[number]) if number in changed else record
+        )
+    if added:
+        line_end = "\r\n" if parts[0].endswith("\r\n") else "\n"
+        if not parts[-1].endswith(("\n", "\r")):
+            parts.append(line_end)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, header, restval="", delimiter=delimiter, lineterminator=line_end)
+        writer.writerows(added)
+        parts.append(text.getvalue())
+    return "".join(parts)
+
+
+def _with_cell(record: str, delimiter: str, position: int, value: str) -> str:
+    """Return `record` with `value` as its cell at `position`, quoted if the old one was or if it has to be."""
+    body = record.rstrip("\r\n")
+    cells = re.findall(rf'(?:\A|{delimiter})("(?:[^"]|"")*"|[^{delimiter}]*)', body)
+    if cells[position].startswith('"') or any(character in value for character in f'{delimiter}"\r\n'):
+        value = '"' + value.replace('"', '""') + '"'
+    cells[position] = value
+    return delimiter.join(cells) + record[len(body) :]
+
+
+def _edit_jsonl(
+    content: str, intent_column: str, changed: Mapping[int, str], added: Sequence[Mapping[str, str]]
+) -> str:
+    lines = content.split("\n")
+    for number, intent in changed.items():
+        lines[number - 1] = _with_value(lines[number - 1], intent_column, intent)
+    if added:
+        line_end = "\r" if lines[0].endswith("\r") else ""
+        if not lines[-1]:
+            lines.pop()
+        lines += [*(json.dumps(row, ensure_ascii=content.isascii()) + line_end for row in added), ""]
+    return "\n".join(lines)
+
+
+def _with_value(line: str, key: str, value: str) -> str:
+    """Return the JSON object `line` with `value` under `key`, in the style in which it is written."""
+    body = line.rstrip("\r")
+    row = json.loads(body)
+    styles: list[dict[str, Any]] = [
+        {"ensure_ascii": ascii_only, "separators": separators}
+        for ascii_only in (body.isascii(), not body.isascii())
+        for separators in ((", ", ": "), (",", ":"))
+    ]
+    style = next((style for style in styles if json.dumps(row, **style) == body), styles[0])
+    return json.dumps({**row, key: value}, **style) + line[len(body) :]
+
+
+def _edit_parquet(
+    path: Path, intent_column: str, changed: Mapping[int, str], added: Sequence[Mapping[str, str]]
+) -> None:
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+        codec = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "zstd"
+    position = table.schema.get_field_index(intent_column)
+    field = table.schema.field(position)
+    intents = table.column(position).to_pylist()
+    for number, intent in changed.items():
+        intents[number - 1] = intent
+    table = table.set_column(position, field, pa.array(intents, type=field.type))
+    if added:
+        new = [pa.array([row.get(field.name) for row in added], type=field.type) for field in table.schema]
+        table = pa.concat_tables([table, pa.table(new, schema=table.schema)])
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="none" if codec == "UNCOMPRESSED" else codec)

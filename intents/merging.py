@@ -1,0 +1,105 @@
+"""From a corrected review to the changes of the files that it was made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from intents.correcting import edit_table
+from intents.duplicates import normalise
+from intents.review_files import UNLABELLED, ReviewRow
+from intents.rows import Columns, RawRows
+
+
+@dataclass
+class Merge:
+    """What a review asks for, and how many of its corrections the files hold already."""
+
+    changed: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)  # file -> row -> old and new intent
+    added: dict[str, str] = field(default_factory=dict)  # text -> intent
+    num_done: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.added)
+
+
+def plan_merge(
+    review_path: Path, reviewed: Sequence[ReviewRow], tables: Sequence[RawRows], new_intents: bool = False
+) -> Merge:
+    """Return what the corrections in `reviewed`, read from `review_path`, change in `tables`.
+
+    Rows without a `corrected_intent` ask for nothing. `new_intents` allows intents that no row of `tables` has.
+
+    Raises:
+        ValueError: a correction does not fit the tables any more, contradicts another or names an unknown intent; all
+            of them are listed in one message.
+
+    """
+    plan = Merge()
+    known = {intent for table in tables for intent in table.intents}
+    by_place = {
+        (table.path.as_posix(), number): (text, intent)
+        for table in tables
+        for number, text, intent in zip(table.numbers, table.texts, table.intents, strict=True)
+    }
+    by_text = {normalise(text): intent for text, intent in by_place.values()}
+    problems = []
+    for number, row in enumerate(reviewed, start=2):
+        if not row.corrected_intent:
+            continue
+        if row.corrected_intent not in known and not new_intents:
+            problem = (
+                f"unknown corrected_intent {row.corrected_intent!r}; the data has: {', '.join(sorted(known))}"
+                " (--new-intents allows others)"
+            )
+        elif row.reason == UNLABELLED:
+            problem = _plan_added(plan, row, by_text)
+        else:
+            problem = _plan_changed(plan, row, by_place)
+        if problem:
+            problems.append(f"  {review_path}, row {number}: {problem}")
+    if problems:
+        raise ValueError("\n".join([f"{len(problems)} correction(s) do not fit; no file was changed", *problems]))
+    return plan
+
+
+def _plan_added(plan: Merge, row: ReviewRow, by_text: dict[str, str]) -> str:
+    intent = by_text.get(normalise(row.text))
+    if intent is None:
+        by_text[normalise(row.text)] = row.corrected_intent
+        plan.added[row.text] = row.corrected_intent
+    elif intent == row.corrected_intent:
+        plan.num_done += 1
+    else:
+        return f"the text {row.text!r} is {intent} already, not {row.corrected_intent}"
+    return ""
+
+
+def _plan_changed(plan: Merge, row: ReviewRow, by_place: dict[tuple[str, int], tuple[str, str]]) -> str:
+    text, intent = by_place.get((row.file, row.row), ("", ""))
+    if text != row.text:
+        found = f"there stands {text!r}" if text else "there is no such row"
+        return f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew"
+    _, asked = plan.changed.get(row.file, {}).get(row.row, (intent, row.corrected_intent))
+    if asked != row.corrected_intent:
+        return f"{row.file}, row {row.row} is corrected to {asked} above, and to {row.corrected_intent} here"
+    if intent == row.corrected_intent:
+        plan.num_done += 1
+    elif intent != row.intent:
+        return (
+            f"{row.file}, row {row.row} was {row.intent} when it was reviewed and is {intent} now; run"
+            " python -m apps.review anew"
+        )
+    else:
+        plan.changed.setdefault(row.file, {})[row.row] = (intent, row.corrected_intent)
+    return ""
+
+
+def apply_merge(plan: Merge, tables: Sequence[RawRows], columns: Columns, encoding: str) -> None:
+    """Write what `plan` asks for; rows are appended to the first of `tables`, as training rows where it has splits."""
+    for table in tables:
+        added = plan.added if table is tables[0] else {}
+        split = {columns.split: "train"} if columns.split and any(table.splits) else {}
+        new = [{columns.text: text, columns.intent: intent, **split} for text, intent in added.items()]
+        changed = {row: after for row, (_, after) in plan.changed.get(table.path.as_posix(), {}).items()}
+        if changed or new:
+            edit_table(table.path, columns.intent, changed, new, encoding)

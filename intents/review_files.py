@@ -1,0 +1,138 @@
+"""Reviews as CSV files, and the rows that they are made of."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from intents.bulk.places import FORMATS, format_of
+from intents.bulk.reading import Source, open_table
+from intents.files import write_text
+from intents.rows import RawRows
+
+MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row of a file; `row` is its number there, as `RawRows` counts. Without a label, `intent` is empty."""
+
+    file: str
+    row: int
+    text: str
+    intent: str
+
+
+@dataclass(frozen=True)
+class ReviewRow:
+    """One row to look at. The fields are the CSV's columns; a person fills in `corrected_intent`.
+
+    `confidence` is the probability of `suggested_intent`, and `neighbour` the most similar row that speaks for it.
+    """
+
+    file: str
+    row: int
+    text: str
+    intent: str
+    corrected_intent: str
+    suggested_intent: str
+    confidence: float
+    reason: str
+    neighbour: str
+
+
+def locate_rows(
+    texts: Sequence[str], intents: Sequence[str], numbers: Sequence[int], tables: Sequence[RawRows]
+) -> list[SourceRow]:
+    """Return where each prepared row stands in the source files; the first of `tables` that fits is taken.
+
+    Raises:
+        ValueError: a row stands in none of them.
+
+    """
+    found = [
+        {number: (text, intent) for number, text, intent in zip(t.numbers, t.texts, t.intents, strict=True)}
+        for t in tables
+    ]
+    located = []
+    for text, intent, number in zip(texts, intents, numbers, strict=True):
+        fitting = [t.path for t, rows in zip(tables, found, strict=True) if rows.get(number) == (text, intent)]
+        if not fitting:
+            names = " or ".join(table.path.as_posix() for table in tables)
+            raise ValueError(
+                f"data/prepared is older than the data: {names} has no row {number} with the text {text!r} and the"
+                f" intent {intent!r}; run `dvc repro prepare`"
+            )
+        located.append(SourceRow(fitting[0].as_posix(), number, text, intent))
+    return located
+
+
+def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[SourceRow], int]:
+    """Return the rows of the table at `path` that have a text, and how many have none.
+
+    Raises:
+        ValueError: it cannot be read, or has no such column.
+
+    """
+    kind = format_of(str(path))
+    if not kind:
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join('.' + name for name in FORMATS)}")
+    rows: list[SourceRow] = []
+    number = 2 if kind in ("csv", "tsv") else 1
+    first = number
+    with open_table(Source(str(path), kind, text_column, encoding)) as table:
+        for window in table.windows:
+            for text in window.texts:
+                if text is not None:
+                    rows.append(SourceRow(path.as_posix(), number, text, ""))
+                number += 1
+    return rows, number - first - len(rows)
+
+
+def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:
+    """Write `rows` as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ReviewRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_review(path: Path) -> list[ReviewRow]:
+    """Read a CSV file that `write_review` wrote and a person or spreadsheet changed; what was suggested is left out.
+
+    Raises:
+        ValueError: it is no such file.
+
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8; save it as 'CSV UTF-8'") from None
+    header = content.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
+    needed = ("file", "row", "text", "intent", "corrected_intent", "reason")
+    lacking = [name for name in needed if name not in (reader.fieldnames or ())]
+    if lacking:
+        raise ValueError(f"{path} was not written by apps.review: it has no column {', '.join(lacking)}")
+    rows = []
+    for number, cells in enumerate(reader, start=2):
+        found = {name: (cells[name] or "").strip() for name in needed}
+        if not found["row"].isdecimal():
+            raise ValueError(f"{path}, row {number}: row must be a number, found {found['row']!r}")
+        rows.append(
+            ReviewRow(
+                file=found["file"],
+                row=int(found["row"]),
+                text=found["text"],
+                intent=found["intent"],
+                corrected_intent=found["corrected_intent"],
+                suggested_intent="",
+                confidence=0.0,
+                reason=found["reason"],
+                neighbour="",
+            )
+        )
+    return rows

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+
+from intents.merging import apply_merge, plan_merge
+from intents.review_files import ReviewRow, locate_rows, read_review, read_unlabelled, write_review
+from intents.rows import Columns, read_rows
+
+REVIEW = Path("review.csv")
+
+
+@pytest.fixture
+def tables(write_csv):
+    train = write_csv("train.csv", ["text", "intent"], [["roll it down", "open"], ["shut it", "open"]])
+    test = write_csv("test.csv", ["text", "intent"], [["close it", "shut"]])
+    return [read_rows(path, Columns()) for path in (train, test)]
+
+
+def review_row(table, row=3, text="shut it", intent="open", corrected="shut", reason="mislabelled"):
+    return ReviewRow(table.path.as_posix(), row, text, intent, corrected, "shut", 0.9, reason, "")
+
+
+def unlabelled(text, corrected):
+    return ReviewRow("calls.csv", 7, text, "", corrected, "shut", 0.5, "unlabelled", "")
+
+
+def merge(tables, rows, **options):
+    plan = plan_merge(REVIEW, rows, tables, **options)
+    apply_merge(plan, tables, Columns(), "utf-8")
+    return plan
+
+
+def test_corrections_go_into_their_files_and_new_rows_to_the_end_of_the_first(tables):
+    rows = [
+        review_row(tables[0]),
+        review_row(tables[0], 2, "roll it down", corrected=""),
+        review_row(tables[1], 2, "close it", "shut", "open"),
+        unlabelled("ajar, please", "open"),
+        unlabelled("skipped", ""),
+    ]
+    plan = merge(tables, rows)
+    train, test = (table.path.read_bytes().decode() for table in tables)
+    assert train == 'text,intent\r\nroll it down,open\r\nshut it,shut\r\n"ajar, please",open\r\n'
+    assert test == "text,intent\r\nclose it,open\r\n"
+    assert plan.changed[tables[0].path.as_posix()] == {3: ("open", "shut")}
+
+
+def test_merging_twice_changes_nothing_the_second_time(tables):
+    rows = [review_row(tables[0]), unlabelled("ajar", "open")]
+    merge(tables, rows)
+    again = [read_rows(table.path, Columns()) for table in tables]
+    before = tables[0].path.read_bytes()
+    plan = merge(again, rows)
+    assert not plan
+    assert plan.num_done == 2
+    assert tables[0].path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"text": "shut them"},
+            "row 3 should be 'shut them', but there stands 'shut it'; run python -m apps.review anew",
+        ),
+        ({"row": 40}, "row 40 should be 'shut it', but there is no such row"),
+        ({"intent": "ajar"}, "row 3 was ajar when it was reviewed and is open now"),
+        ({"corrected": "shutt"}, "review.csv, row 3: unknown corrected_intent 'shutt'; the data has: open, shut"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(tables, changes, message):
+    before = tables[0].path.read_bytes()
+    rows = [review_row(tables[0], 2, "roll it down"), review_row(tables[0], **changes)]
+    with pytest.raises(ValueError) as caught:
+        merge(tables, rows)
+    assert str(caught.value).startswith("1 correction(s) do not fit; no file was changed")
+    assert message in str(caught.value)
+    assert tables[0].path.read_bytes() == before
+
+
+def test_contradicting_answers_are_refused(tables):
+    rows = [review_row(tables[0]), review_row(tables[0], corrected="ajar"), unlabelled("Close it!", "open")]
+    with pytest.raises(ValueError, match=r"(?s)corrected to shut above, and to ajar here.*'Close it!' is shut already"):
+        merge(tables, rows, new_intents=True)
+
+
+def test_a_new_intent_needs_permission(tables):
+    merge(tables, [review_row(tables[0], corrected="ajar")], new_intents=True)
+    assert b"shut it,ajar" in tables[0].path.read_bytes()
+
+
+def test_a_row_appended_to_a_file_with_splits_is_a_training_row(write_csv):
+    path = write_csv("all.csv", ["split", "text", "intent"], [["test", "shut it", "shut"]])
+    merge([read_rows(path, Columns())], [unlabelled("close it", "shut")])
+    assert path.read_text().splitlines()[-1] == "train,close it,shut"
+
+
+@pytest.mark.parametrize("mangle", [lambda s: s, lambda s: "\ufeff" + s.replace(",", ";").replace("\n", "\r\n")])
+def test_a_review_survives_the_disk_and_a_spreadsheet(tmp_path, tables, mangle):
+    path = tmp_path / "review.csv"
+    write_review(path, [review_row(tables[0])])
+    path.write_text(mangle(path.read_text()), encoding="utf-8", newline="")
+    (row,) = read_review(path)
+    assert (row.row, row.text, row.corrected_intent, row.reason) == (3, "shut it", "shut", "mislabelled")
+
+
+def test_a_file_that_is_no_review_is_refused(tables):
+    with pytest.raises(
+        ValueError, match="train.csv was not written by apps.review: it has no column file, row, corrected"
+    ):
+        read_review(tables[0].path)
+
+
+def test_rows_are_located_in_the_file_that_holds_them(tables):
+    located = locate_rows(["close it", "shut it"], ["shut", "open"], [2, 3], [tables[1], tables[0]])
+    assert [Path(row.file).name for row in located] == ["test.csv", "train.csv"]
+    with pytest.raises(ValueError, match=r"has no row 3 with the text 'shut it' .*run `dvc repro prepare`"):
+        locate_rows(["shut it"], ["open"], [3], [tables[1]])
+
+
+def test_unlabelled_texts_keep_their_row_numbers(write_csv):
+    path = write_csv("calls.csv", ["id", "body"], [["1", "shut it"], ["2", " "], ["3", "close it"]])
+    rows, num_empty = read_unlabelled(path, "body", "utf-8")
+    assert [(row.row, row.text, row.intent) for row in rows] == [(2, "shut it", ""), (4, "close it", "")]
+    assert num_empty == 1
+    with pytest.raises(ValueError, match=r"notes.md: unknown suffix '.md'; valid: .csv"):
+        read_unlabelled(Path("notes.md"), "body", "utf-8")
