@@ -21,6 +21,7 @@ def render_report(
     trust: Mapping[str, Table],
     curves: Table,
     mistakes: Table,
+    method: str,
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere."""
     environment = Environment(
@@ -45,6 +46,10 @@ def render_report(
         curves=curves,
         lines=_curve_lines(curves),
         mistakes=mistakes,
+        ladder=tables["ladder"],
+        method=method,
+        behaviour=tables["behaviour"],
+        failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],
         num_mistakes=int((answers.labels_n != answers.likeliest().predicted_n).sum()),
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),

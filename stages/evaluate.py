@@ -1,8 +1,9 @@
-"""Scores the classifier on the test split, the only stage that opens it.
+"""Scores the classifier on the test split, the only stage that looks at its labels, and on behavioural pairs.
 
-Reads models/classifier, data/prepared/test.parquet, data/tokenized/test.parquet and metrics/plots/training.csv, writes
-metrics/evaluate.json, metrics/report.html, metrics/tables, data/predictions/test.parquet and metrics/plots/{confusion,
-per_intent,confidence,reliability_before,reliability_after,coverage_risk}.csv.
+Reads models/classifier, data/prepared/test.parquet, data/tokenized/test.parquet, data/predictions/baselines.parquet,
+evaluate.behaviour_pairs and metrics/plots/training.csv, writes metrics/evaluate.json, metrics/report.html,
+metrics/tables, data/predictions/test.parquet and metrics/plots/{confusion,per_intent,confidence,reliability_before,
+reliability_after,coverage_risk}.csv.
 
     python -m stages.evaluate
 """
@@ -16,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from intents import evaluating
+from intents import behaviour, evaluating
 from intents.answers import Answers
+from intents.bulk.scoring import TorchScorer
 from intents.calibrations import read_calibration
 from intents.cli import run
 from intents.files import write_csv, write_json, write_text
+from intents.ladder import ladder_table
 from intents.params import Params, load_params, read_params
 from intents.report import render_report
 from intents.tables import intents_of, with_facts, write_table
@@ -29,13 +32,15 @@ from intents.trust import Table, trust_tables
 CLASSIFIER_DIR = Path("models/classifier")
 PREPARED_PATH = Path("data/prepared/test.parquet")
 TOKENIZED_PATH = Path("data/tokenized/test.parquet")
+BASELINES_PATH = Path("data/predictions/baselines.parquet")
+NO_PAIRS = Path("data/none")
 CURVES_PATH = Path("metrics/plots/training.csv")
 METRICS_PATH = Path("metrics/evaluate.json")
 REPORT_PATH = Path("metrics/report.html")
 TABLES_DIR = Path("metrics/tables")
 PLOTS_DIR = Path("metrics/plots")
 PREDICTIONS_PATH = Path("data/predictions/test.parquet")
-ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
+ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use", "train.method")  # dvc.yaml lists them
 
 
 class EvaluateParams(Params):
@@ -44,6 +49,7 @@ class EvaluateParams(Params):
     confidence_level: float = Field(gt=0, lt=1)
     bootstrap_samples: int = Field(ge=100)
     num_mistakes: int = Field(ge=0)
+    behaviour_pairs: Path
     seed: int = Field(ge=0)
 
 
@@ -91,11 +97,25 @@ def write_plots(answers: Answers, trust: dict[str, Table]) -> None:
         write_csv(PLOTS_DIR / f"{name}.csv", table)
 
 
+def ask_pairs(params: EvaluateParams) -> tuple[Table, dict[str, Any]]:
+    """Return the classifier's answers to the behavioural pairs, and their headline; nothing where there are none."""
+    if params.behaviour_pairs == NO_PAIRS:
+        return [], {}
+    pairs = behaviour.read_pairs(params.behaviour_pairs)
+    asked = behaviour.ask(TorchScorer(CLASSIFIER_DIR), pairs)
+    return asked, behaviour.headline(asked, len(pairs), params.confidence_level)
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("evaluate", EvaluateParams)
+    asked, asked_headline = ask_pairs(params)  # first: a mistake in the file shows before the long work
     answers, rows = answer_test_split()
-    metrics = evaluating.headline(answers, params.confidence_level, params.bootstrap_samples, params.seed)
+    sampling = (params.confidence_level, params.bootstrap_samples, params.seed)
+    ladder = ladder_table(answers, pq.read_table(BASELINES_PATH).to_pydict(), *sampling)
+    metrics = evaluating.headline(answers, *sampling)
+    metrics["test"] |= asked_headline
+    metrics["ladder"] = {row["rung"]: row["accuracy"] for row in ladder}
     trust = trust_tables(answers, params.confidence_level)
     likeliest = answers.likeliest()
     tables = {
@@ -105,14 +125,18 @@ def main() -> None:
         "calibration": trust["before_after"],
         "false_actions": trust["false_actions"],
         "actions": trust["actions"],
+        "ladder": ladder,
+        "behaviour": behaviour.aspect_table(asked, params.confidence_level),
+        "behaviour_pairs": asked,
     }
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
     mistakes = evaluating.mistake_table(likeliest, params.num_mistakes)
+    method = read_params()["train"]["method"]
     write_predictions(answers, rows)
     write_plots(answers, trust)
     for name, table in tables.items():
         write_csv(TABLES_DIR / f"{name}.csv", table)
-    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes))
+    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes, method))
     write_json(METRICS_PATH, metrics)
     print(summary(metrics["test"]))
     print(f"{METRICS_PATH} has the numbers, {REPORT_PATH} the whole picture")

@@ -1,4 +1,4 @@
-"""The pairs of tests/behaviour/pairs.csv have the shape that a check of a trained model relies on.
+"""The pairs of data/behaviour/pairs.csv have the shape that the check of a trained classifier relies on.
 
 A pair differs in one aspect: one that must change the intent (open or close, mine or the passenger's),
 or one that must not (politeness, a typing slip).
@@ -12,8 +12,9 @@ import pytest
 
 from intents.duplicates import normalise
 
-PAIRS_PATH = Path(__file__).parent / "behaviour" / "pairs.csv"
-CSV_PATH = Path(__file__).parent.parent / "data" / "raw" / "driver_intents.csv"
+DATA_DIR = Path(__file__).parent.parent / "data"
+PAIRS_PATH = DATA_DIR / "behaviour/pairs.csv"
+CSV_PATH = DATA_DIR / "raw/driver_intents.csv"
 HEADER = ["pair", "aspect", "text_a", "intent_a", "text_b", "intent_b"]
 DIFFERENT_INTENTS = {
     "open_close",

@@ -58,6 +58,17 @@ def test_without_an_intent_to_reject_with_every_text_is_answered(repository):
     assert "false_action_rate" not in test and test["coverage"] == 1.0
 
 
+def test_behavioural_pairs_about_other_intents_are_left_out_and_the_ladder_stands(repository):
+    metrics = json.loads((repository / "metrics/evaluate.json").read_text())
+    num_pairs = len((repository / "data/behaviour/pairs.csv").read_text().splitlines()) - 1
+    assert metrics["test"]["behaviour_pairs"] == [{"asked": 0, "left_out": num_pairs}]
+    assert "behaviour_passed" not in metrics["test"]
+    page = (repository / "metrics/report.html").read_text()
+    assert "<h2>Behaviour</h2>" not in page and "<h2>Ladder</h2>" in page
+    assert list(metrics["ladder"]) == ["majority", "tfidf", "frozen_encoder", "fine_tuned"]
+    assert metrics["ladder"]["tfidf"] > metrics["ladder"]["majority"]
+
+
 def test_thresholds_can_make_it_abstain_and_every_reader_follows(repository):
     path = repository / "models/classifier/calibration.json"
     before = path.read_bytes()
@@ -89,7 +100,7 @@ def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(repositor
     scope = {"source": "scoped.csv", "out_of_scope_intent": "oos", "out_of_scope_use": "threshold"}
     edit_params(repository, prepare=scope, calibrate={"max_false_action_rate": 0.2})
     done = run(repository, "dvc", "repro", "evaluate")
-    assert stages_run(done.stdout) == ["prepare", "tokenize", "train", "calibrate", "evaluate"]
+    assert stages_run(done.stdout) == ["prepare", "tokenize", "baselines", "train", "calibrate", "evaluate"]
     train = pq.read_table(repository / "data/prepared/train.parquet").column("intent").to_pylist()
     assert "oos" not in train and intents_of(repository / "data/prepared/train.parquet")[-1] == "oos"
     calibration = calibration_of(repository)

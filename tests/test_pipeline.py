@@ -1,5 +1,7 @@
 import ast
+import csv
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -127,9 +129,12 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
     [
         ("tracking", "project", "elsewhere", []),
         ("evaluate", "num_mistakes", 3, ["evaluate"]),
+        ("evaluate", "behaviour_pairs", "data/none", ["evaluate", "card"]),
+        ("evaluate", "behaviour_pairs", "data/behaviour/pairs.csv", ["evaluate", "card"]),
         ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
         ("calibrate", "max_false_action_rate", 0.2, ["calibrate", "evaluate", "export", "card"]),
-        ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "evaluate", "export", "card"]),
+        ("baselines", "regularisations", [1], ["baselines", "evaluate", "card"]),
+        ("tokenize", "max_length", 12, ["tokenize", "baselines", "train", "calibrate", "evaluate", "export", "card"]),
     ],
 )
 def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section, setting, value, expected):
@@ -155,7 +160,13 @@ def test_the_adapters_folder_follows_the_method(repository):
 def test_changed_test_rows_never_retrain(repository):
     official = repository / OFFICIAL_TEST
     official.write_text(official.read_text(encoding="utf-8").replace("sunroof", "tailgate"), encoding="utf-8")
-    assert stages_run(run(repository, "dvc", "repro").stdout) == ["prepare", "tokenize", "evaluate", "card"]
+    assert stages_run(run(repository, "dvc", "repro").stdout) == [
+        "prepare",
+        "tokenize",
+        "baselines",
+        "evaluate",
+        "card",
+    ]
     commit(repository, "official test rows")
 
 
@@ -170,13 +181,25 @@ def test_two_folders_give_the_same_bytes_and_a_clone_reruns_nothing(repository, 
     run(clone, "dvc", "config", "--local", "--unset", "cache.dir")  # an empty cache of its own: everything runs anew
     assert stages_run(run(clone, "dvc", "repro", "--force").stdout) == list(STAGES)
     after = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))
-    timed = {"metrics/train.json"}  # has the examples per second
+    timed = {"metrics/train.json", "metrics/baselines.json"}  # have examples per second, and seconds
     for stage in STAGES:
         hashes = [
             {out["path"]: out["md5"] for out in lock["stages"][stage]["outs"] if out["path"] not in timed}
             for lock in (before, after)
         ]
         assert hashes[0] == hashes[1], stage
+
+
+def test_the_ladder_and_the_behavioural_suite_are_scored(repository):
+    metrics = json.loads((repository / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    assert list(metrics["ladder"])[:4] == ["majority", "tfidf", "frozen_encoder", "fine_tuned"]
+    assert 0 <= metrics["test"]["behaviour_passed"] <= 1
+    [counts] = metrics["test"]["behaviour_pairs"]
+    assert counts["asked"] >= 300 and counts["left_out"] == 0
+    with (repository / "metrics/tables/behaviour.csv").open(encoding="utf-8", newline="") as file:
+        assert sum(int(row["pairs"]) for row in csv.DictReader(file)) == counts["asked"]
+    page = (repository / "metrics/report.html").read_text(encoding="utf-8")
+    assert "<h2>Ladder</h2>" in page and "<h2>Behaviour</h2>" in page
 
 
 def test_plots_render(repository):

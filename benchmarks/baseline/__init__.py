@@ -1,1 +1,0 @@
-"""The classic baseline, on the same splits."""

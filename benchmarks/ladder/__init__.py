@@ -1,0 +1,1 @@
+"""The ladder from the majority answer to full fine-tuning."""

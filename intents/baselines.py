@@ -1,0 +1,111 @@
+"""Classifiers so simple that a fine-tuned one has to beat them.
+
+Shapes: n texts, d features, c intents.
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_union
+
+from intents.batching import TokenizedTexts
+
+Labels = NDArray[np.int64]
+Features = Any  # (n, d), a NumPy array or a SciPy sparse matrix
+_MAX_ITERATIONS = 100  # per fit: late ones change few answers, and with many intents each takes a second
+_MAX_NGRAMS = 100_000  # of either kind, the most frequent
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a baseline answers to the test texts, and what it took to make it."""
+
+    predicted_n: Labels
+    validation_accuracy: float
+    seconds: float  # features of train and validation, and every fit; answering the test texts is not counted
+    regularisation: float | None = None
+
+
+def sample_rows(num_rows: int, most: int, seed: int) -> Labels:
+    """Return the indices of at most `most` of `num_rows` rows, drawn at random, in ascending order."""
+    if num_rows <= most:
+        return np.arange(num_rows)
+    return np.sort(np.random.default_rng(seed).choice(num_rows, most, replace=False))
+
+
+def majority_baseline(labels: Mapping[str, Labels], num_test: int) -> Baseline:
+    """Return the baseline that always answers with the most frequent intent of `labels["train"]`."""
+    started = time.perf_counter()
+    most_frequent = int(np.bincount(labels["train"]).argmax())
+    accuracy = float((labels["validation"] == most_frequent).mean())
+    return Baseline(np.full(num_test, most_frequent), accuracy, time.perf_counter() - started)
+
+
+def regression_baseline(
+    features_of: Callable[[str], Features], labels: Mapping[str, Labels], regularisations: Sequence[float]
+) -> Baseline:
+    """Return logistic regression on features, with the C of `regularisations` that is most accurate on validation.
+
+    `features_of` is called with "train" first, then "validation" and "test"; `labels` has the first two. Each fit
+    starts from the one with the next smaller C; of equally accurate ones the smallest C wins.
+    """
+    started = time.perf_counter()
+    train, validation = features_of("train"), features_of("validation")
+    regression = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
+    best, best_accuracy = regression, -1.0
+    for regularisation in sorted(regularisations):
+        regression.set_params(C=regularisation)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            regression.fit(train, labels["train"])
+        accuracy = float((regression.predict(validation) == labels["validation"]).mean())
+        if accuracy > best_accuracy:
+            best, best_accuracy = copy.deepcopy(regression), accuracy
+    seconds = time.perf_counter() - started
+    return Baseline(best.predict(features_of("test")), best_accuracy, seconds, best.C)
+
+
+def tfidf_features(texts: Mapping[str, Sequence[str]]) -> Callable[[str], Features]:
+    """Return the function from a split to its TF-IDF weights of words, pairs of words and 2 to 5 characters."""
+    vectorizer = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_NGRAMS, dtype=np.float32),
+        TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=_MAX_NGRAMS, dtype=np.float32
+        ),
+    )
+
+    def features_of(split: str) -> Features:
+        return vectorizer.fit_transform(texts[split]) if split == "train" else vectorizer.transform(texts[split])
+
+    return features_of
+
+
+def encoder_features(encoder_dir: Path, texts: TokenizedTexts, rows: Labels, pad_token_id: int) -> NDArray[np.float32]:
+    """Return the mean of the pretrained encoder's last hidden states, scaled to length 1, of each of `rows`."""
+    import torch
+
+    from intents.batching import PaddingCollator, sorted_batches
+    from intents.classifier import build_classifier
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # The head's one output is not used: the pooling before it is.
+    model = build_classifier(encoder_dir, ["unused"], head="mean", feature_scale=1.0).to(device).eval()
+    collate = PaddingCollator(pad_token_id)
+    features_nd = np.empty((len(rows), model.config.encoder.hidden_size), dtype=np.float32)
+    with torch.inference_mode():
+        for indices in sorted_batches(texts.lengths[rows], _BATCH_SIZE):
+            batch = collate([texts[row] for row in rows[indices]])
+            inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+            features_nd[indices] = model(**inputs).features.float().cpu().numpy()
+    return features_nd

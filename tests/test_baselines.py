@@ -1,0 +1,81 @@
+"""Baselines on texts that words alone, or the encoder's features alone, can tell apart."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from intents.baselines import (
+    encoder_features,
+    majority_baseline,
+    regression_baseline,
+    sample_rows,
+    tfidf_features,
+)
+from intents.batching import TokenizedTexts
+from intents.tables import write_table
+
+WORDS = ("window glass", "wiper rain")
+TEXTS = {
+    "train": [f"{WORDS[i % 2]} {number}" for i, number in enumerate(range(40))],
+    "validation": [f"please {WORDS[i % 2]}" for i in range(10)],
+    "test": ["a window", "a wiper", "glass"],
+}
+LABELS = {split: np.arange(len(TEXTS[split])) % 2 for split in ("train", "validation")}
+
+
+def test_majority_answers_the_most_frequent_training_intent():
+    found = majority_baseline({"train": np.array([0, 2, 2]), "validation": np.array([2, 1, 0, 2])}, 3)
+    assert found.predicted_n.tolist() == [2, 2, 2]
+    assert found.validation_accuracy == 0.5 and found.regularisation is None
+
+
+def test_tfidf_regression_learns_the_words():
+    found = regression_baseline(tfidf_features(TEXTS), LABELS, [1.0, 10.0])
+    assert found.predicted_n.tolist() == [0, 1, 0]
+    assert found.validation_accuracy == 1.0
+    assert found.regularisation == 1.0  # both are right about everything: the smaller wins
+    assert found.seconds > 0
+
+
+def test_the_regularisation_is_chosen_on_validation_whatever_the_order_given():
+    random = np.random.default_rng(0)
+    features = {split: random.normal(size=(n, 60)) for split, n in (("train", 80), ("validation", 500), ("test", 200))}
+    noise = random.normal(size=80)
+    labels = {
+        "train": ((features["train"][:, 0] + noise) > 0).astype(np.int64),
+        "validation": (features["validation"][:, 0] > 0).astype(np.int64),
+    }
+    alone = {c: regression_baseline(features.__getitem__, labels, [c]) for c in (0.03, 1e4)}
+    assert alone[0.03].validation_accuracy > alone[1e4].validation_accuracy
+    found = [regression_baseline(features.__getitem__, labels, order) for order in ([0.03, 1e4], [1e4, 0.03])]
+    assert [one.regularisation for one in found] == [0.03, 0.03]
+    assert (found[0].predicted_n == alone[0.03].predicted_n).all()  # not those of the last fit
+
+
+def test_an_intent_that_train_lacks_is_never_answered():
+    labels = {"train": LABELS["train"] * 2, "validation": LABELS["validation"]}
+    assert set(regression_baseline(tfidf_features(TEXTS), labels, [1.0]).predicted_n) <= {0, 2}
+
+
+@pytest.mark.filterwarnings("default")
+def test_encoder_features_are_normalised_means_of_the_chosen_rows(tiny_encoder, tmp_path):
+    import torch
+    from transformers import AutoModel
+
+    ids = [[2, 5, 7, 9, 3], [2, 6, 3], [2, 8, 10, 11, 12, 3]]
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int32())])
+    write_table(tmp_path / "train.parquet", {"input_ids": ids, "label": [0, 1, 0]}, schema)
+    rows = np.array([0, 2])
+    found = encoder_features(tiny_encoder, TokenizedTexts(tmp_path / "train.parquet"), rows, pad_token_id=0)
+    encoder = AutoModel.from_pretrained(tiny_encoder).eval()
+    for feature, row in zip(found, rows, strict=True):
+        with torch.inference_mode():
+            mean = encoder(input_ids=torch.tensor([ids[row]])).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(feature, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_a_sample_is_bounded_and_depends_on_the_seed_alone():
+    assert sample_rows(5, 10, seed=0).tolist() == [0, 1, 2, 3, 4]
+    drawn = sample_rows(1000, 10, seed=0)
+    assert len(set(drawn)) == 10 and (np.diff(drawn) > 0).all()
+    assert (drawn == sample_rows(1000, 10, seed=0)).all() and (drawn != sample_rows(1000, 10, seed=1)).any()
