@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--tokenized", type=Path, default=Path("data/tokenized"), help="of the checkpoint")
     parser.add_argument("--clinc", type=Path, help="folder with CLINC150; trains on it first")
     parser.add_argument("--epochs", type=int, default=2, help="of that training")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="train in this folder and leave it there")
     options = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -151,8 +152,10 @@ def main() -> None:
         print(f"skipped: {options.clinc} holds no CLINC150 (train.csv, oos_train.csv and so on)")
         return
     with tempfile.TemporaryDirectory() as name:
-        train_on_clinc(options.clinc.resolve(), Path(name), options.epochs)
-        compare(Path(name) / "models/trained", Path(name) / "data/tokenized", "oos")
+        folder = options.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        train_on_clinc(options.clinc.resolve(), folder, options.epochs)
+        compare(folder / "models/trained", folder / "data/tokenized", "oos")
 
 
 if __name__ == "__main__":
