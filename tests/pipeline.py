@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("encoder", "prepare", "tokenize", "baselines", "train", "calibrate", "evaluate", "export", "card")
+STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card")
 
 
 def copy_repository(target: Path, encoder_dir: Path, **train: object) -> Path:
@@ -66,5 +66,6 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
 
 
 def stages_run(output: str) -> list[str]:
-    """Return the stages that a `dvc repro` ran, in order."""
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+    """Return the stages that a `dvc repro` ran, in the order of STAGES: DVC is free to order independent ones."""
+    ran = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+    return sorted(ran, key=STAGES.index)

@@ -100,7 +100,7 @@ def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(repositor
     scope = {"source": "scoped.csv", "out_of_scope_intent": "oos", "out_of_scope_use": "threshold"}
     edit_params(repository, prepare=scope, calibrate={"max_false_action_rate": 0.2})
     done = run(repository, "dvc", "repro", "evaluate")
-    assert stages_run(done.stdout) == ["prepare", "tokenize", "baselines", "train", "calibrate", "evaluate"]
+    assert stages_run(done.stdout) == ["prepare", "tokenize", "train", "calibrate", "baselines", "evaluate"]
     train = pq.read_table(repository / "data/prepared/train.parquet").column("intent").to_pylist()
     assert "oos" not in train and intents_of(repository / "data/prepared/train.parquet")[-1] == "oos"
     calibration = calibration_of(repository)

@@ -134,7 +134,7 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
         ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
         ("calibrate", "max_false_action_rate", 0.2, ["calibrate", "evaluate", "export", "card"]),
         ("baselines", "regularisations", [1], ["baselines", "evaluate", "card"]),
-        ("tokenize", "max_length", 12, ["tokenize", "baselines", "train", "calibrate", "evaluate", "export", "card"]),
+        ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card"]),
     ],
 )
 def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section, setting, value, expected):
