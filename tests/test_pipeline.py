@@ -130,10 +130,10 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
         ("tracking", "project", "elsewhere", []),
         ("evaluate", "num_mistakes", 3, ["evaluate"]),
         ("evaluate", "behaviour_pairs", "data/none", ["evaluate", "card"]),
-        ("evaluate", "behaviour_pairs", "data/behaviour/pairs.csv", ["evaluate", "card"]),
+        ("evaluate", "behaviour_pairs", "data/behaviour/pairs.csv", []),  # as before: restored, not run
         ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
-        ("calibrate", "max_false_action_rate", 0.2, ["calibrate", "evaluate", "export", "card"]),
-        ("baselines", "regularisations", [1], ["baselines", "evaluate", "card"]),
+        ("calibrate", "reject_intent", None, ["calibrate", "evaluate", "export", "card"]),
+        ("baselines", "max_rows", 60, ["baselines", "evaluate", "card"]),
         ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card"]),
     ],
 )

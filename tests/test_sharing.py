@@ -118,7 +118,7 @@ def test_a_consumer_gets_the_classifier_of_a_version_a_tag_or_an_experiment(auth
     note = author.path / "models/classifier/note.txt"
     for text, name in (("second", "classifier@v2.0.0"), ("experiment", None)):
         note.write_text(text)
-        author.dvc("commit", "--force", "train")
+        author.dvc("commit", "--force", "calibrate")
         if name is None:
             author.dvc("exp", "save", "--name", "tried")
             author.dvc("exp", "push", "origin", "tried")

@@ -70,7 +70,7 @@ def test_a_stage_that_read_something_else_than_was_written_is_named(shared):
     (clone.path / "dvc.lock").write_text(yaml.safe_dump(lock))
     problems = verify(clone, "--lock-only", fails=True)
     wrong = "the models/encoder in dvc.lock that it read is not the one that stage encoder wrote"
-    readers = [f"{stage}: {wrong}" for stage in ("tokenize", "train", "card")]
+    readers = [f"{stage}: {wrong}" for stage in ("tokenize", "train", "baselines", "card")]
     assert [problem.split(";")[0] for problem in problems] == readers
 
 
