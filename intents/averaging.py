@@ -20,7 +20,7 @@ class AveragedWeights(TrainerCallback):
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self._trained: list[nn.Parameter] = []
-        self._average: list[torch.Tensor] = []
+        self.average: list[torch.Tensor] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -28,13 +28,13 @@ class AveragedWeights(TrainerCallback):
         """Start from the weights as they are."""
         if self.decay:
             self._trained = [parameter for parameter in kwargs["model"].parameters() if parameter.requires_grad]
-            self._average = [parameter.detach().clone() for parameter in self._trained]
+            self.average = [parameter.detach().clone() for parameter in self._trained]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the average towards the weights."""
         if self.decay:
             decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-            torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._trained], 1 - decay)
+            torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self._trained], 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -46,5 +46,5 @@ class AveragedWeights(TrainerCallback):
             self._swap()
 
     def _swap(self) -> None:
-        for parameter, average in zip(self._trained, self._average, strict=True):
+        for parameter, average in zip(self._trained, self.average, strict=True):
             parameter.data, average.data = average.data, parameter.data

@@ -19,8 +19,8 @@ class BestState(TrainerCallback):
         self.patience = patience
         self.curves: list[dict[str, float]] = []
         self.metrics: dict[str, float] = {}
-        self._state: dict[str, torch.Tensor] = {}
-        self._worse = 0
+        self.weights: dict[str, torch.Tensor] = {}
+        self.worse = 0
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Compare the evaluation that just ended with the best so far."""
@@ -35,11 +35,11 @@ class BestState(TrainerCallback):
         self.curves.append(point)
         if not self.metrics or self._is_better(point[self.metric], self.metrics[self.metric]):
             self.metrics = point
-            self._state = {name: value.detach().clone() for name, value in _trained(kwargs["model"])}
-            self._worse = 0
+            self.weights = {name: value.detach().clone() for name, value in trained_parameters(kwargs["model"])}
+            self.worse = 0
             return
-        self._worse += 1
-        if self._worse >= self.patience:
+        self.worse += 1
+        if self.worse >= self.patience:
             control.should_training_stop = True
 
     def _is_better(self, value: float, best: float) -> bool:
@@ -48,11 +48,11 @@ class BestState(TrainerCallback):
     def restore(self, model: nn.Module) -> None:
         """Put the best weights back into `model`."""
         with torch.no_grad():
-            for name, parameter in _trained(model):
-                parameter.copy_(self._state[name])
+            for name, parameter in trained_parameters(model):
+                parameter.copy_(self.weights[name])
 
 
-def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield what training changes: with an adapter, that is a hundredth of the model."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
@@ -66,9 +66,18 @@ class Progress(TrainerCallback):
         self._bar: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Open the bar."""
+        """Open the bar, and log the curves so far."""
         interval = 1 if sys.stdout.isatty() else 15  # seconds; a log file needs fewer lines
-        self._bar = tqdm(total=state.max_steps, unit="step", desc="train", mininterval=interval, file=sys.stdout)
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            desc="train",
+            mininterval=interval,
+            file=sys.stdout,
+        )
+        for point in self._best.curves:  # a resumed training is a new run to the tracker
+            self._send(point)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
@@ -80,7 +89,11 @@ class Progress(TrainerCallback):
         values = "  ".join(f"{name} {value:.4f}" for name, value in point.items() if name not in ("epoch", "step"))
         mark = "  best so far" if point is self._best.metrics else ""
         self._bar.write(f"epoch {point['epoch']:g}  {values}{mark}", file=sys.stdout)
-        self._log({f"validation/{name}": value for name, value in point.items() if name != "step"}, state.global_step)
+        self._send(point)
+
+    def _send(self, point: dict[str, float]) -> None:
+        values = {f"validation/{name}": value for name, value in point.items() if name != "step"}
+        self._log(values, int(point["step"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""

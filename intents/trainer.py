@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from intents.averaging import AveragedWeights
 from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts
@@ -18,6 +18,7 @@ from intents.four_bit import paged_adamw
 from intents.headline import headline_metrics
 from intents.optimising import balanced_weights, parameter_groups
 from intents.predicting import predict_logits
+from intents.resuming import ResumableTrainer
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,8 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
-class IntentTrainer(Trainer):
+class IntentTrainer(ResumableTrainer):
     """transformers' Trainer with length-bucketed batches, a learning rate for the head and quick evaluation."""
-
-    optimizer: Any
-    control: Any
 
     def __init__(
         self,

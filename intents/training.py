@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
+from intents.checkpoints import Checkpoints
 from intents.headline import headline_metrics
 from intents.predicting import predict_logits
 from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
@@ -47,16 +48,21 @@ def fine_tune(
     pad_token_id: int,
     settings: TrainingSettings,
     log: Callable[[dict[str, float], int], None],
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Fine-tune `model` in place and leave it at its best state by `metric_for_best` on `validation`.
 
-    `log` is called with the metrics of each evaluation and the optimizer step.
+    `log` is called with the metrics of each evaluation and the optimizer step. With `checkpoints` training goes on from
+    the newest of them; speed and padding are then those since.
     """
     result = TrainingResult()
     with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train):
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
         trainer.add_callback(Progress(trainer.best, log))
-        trainer.train()
+        if checkpoints is None:
+            trainer.train()
+        else:
+            trainer.train_resumable(checkpoints, scratch)
         trainer.best.restore(model)
     result.curves, result.best = trainer.best.curves, trainer.best.metrics
     seconds, counted = trainer.training_seconds, trainer.collate

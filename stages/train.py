@@ -7,7 +7,11 @@ metrics/train.json and metrics/plots/training.csv.
 """
 
 import os
+import platform
+import sys
 from dataclasses import fields
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +25,7 @@ from intents.tables import intents_of
 from intents.tracking import start_tracker
 
 if TYPE_CHECKING:
+    from intents.checkpoints import Checkpoints
     from intents.training import TrainingResult
 
 ENCODER_DIR = Path("models/encoder")
@@ -30,6 +35,7 @@ TRAINED_DIR = Path("models/trained")
 ADAPTER_DIR = Path("models/adapter")
 METRICS_PATH = Path("metrics/train.json")
 CURVES_PATH = Path("metrics/plots/training.csv")
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "peft", "bitsandbytes")  # with another one, no resuming
 
 
 class TrainParams(Params):
@@ -100,6 +106,7 @@ class RuntimeParams(Params):
     """Section `runtime` of params.yaml: no stage depends on it."""
 
     when_busy: WhenBusy
+    checkpoint_every: float = Field(ge=0)  # here, and not in `train`: it must never retrain
 
 
 def main() -> None:
@@ -130,7 +137,8 @@ def main() -> None:
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
-    result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log)
+    checkpoints = _checkpoints(params, runtime.checkpoint_every, durable_dir / "checkpoints")
+    result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
     metrics = {**_metrics(result), "parameters": counts, "precision": resolve_precision(params.precision)}
     if trainee.adapter is not None:  # what ships is the merged classifier
@@ -142,6 +150,8 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
     write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
+    if checkpoints is not None:
+        checkpoints.remove()
     tracker.finish(metrics)
     claim.release()
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
@@ -151,6 +161,25 @@ def main() -> None:
 def _chosen(settings: type[Any], params: TrainParams) -> Any:
     """Return those of `params` that `settings` has."""
     return settings(**params.model_dump(include={field.name for field in fields(settings)}))
+
+
+def _checkpoints(params: TrainParams, every_s: float, folder: Path) -> "Checkpoints | None":
+    """Return where this training, and no other, keeps its checkpoints; None if it is to keep none."""
+    if not every_s:
+        return None
+    import torch
+
+    import intents
+    from intents.checkpoints import Checkpoints, run_key
+
+    machine = [platform.machine(), torch.get_num_threads()]
+    if torch.cuda.is_available():
+        machine += [torch.cuda.get_device_name()]
+    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
+    code = sorted(Path(intents.__file__).parent.glob("*.py"))
+    settings = {"params": params.model_dump(), "versions": versions, "python": sys.version, "machine": machine}
+    inputs = [ENCODER_DIR, TRAIN_PATH, VALIDATION_PATH]
+    return Checkpoints(folder, run_key(settings, [*inputs, Path(__file__), *code]), every_s)
 
 
 def _metrics(result: "TrainingResult") -> dict[str, Any]:

@@ -1,0 +1,253 @@
+"""A training that is stopped goes on from its last checkpoint, and ends as one that never was."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from intents.checkpoints import Checkpoints, Snapshot, run_key
+from intents.methods import build_trainee, finish
+from intents.trainer import IntentTrainer
+from intents.training import fine_tune
+from stages import train as stage
+from tests.conftest import REPOSITORY
+from tests.training_fixtures import INTENTS, PAD, model_settings, training_settings, write_split
+
+pytest_plugins = ["tests.training_fixtures"]
+EVERY_STEP_S = 1e-9
+SETTINGS = {  # 7 steps a pass
+    "full": {"gradient_accumulation": 2, "class_weights": "balanced"},
+    "lora": {"label_smoothing": 0.1},
+}
+
+
+class Crash(Exception):
+    """Stands in for whatever stops a training."""
+
+
+@pytest.fixture
+def train(families, splits, tmp_path):
+    """Return a function that trains with dropout and averaging, and returns the bytes and curves that come out."""
+
+    def train_one(method, checkpoints=None):
+        torch.manual_seed(0)
+        trainee = build_trainee(
+            families["bert"], INTENTS, model_settings(method, dropout=0.2, lora_dropout=0.2, freeze="none")
+        )
+        settings = training_settings(
+            method=method, ema_decay=0.9, contrastive_weight=0.5, scheduler="cosine", **SETTINGS[method]
+        )
+        log = {}
+        result = fine_tune(
+            trainee.model, *splits, PAD, settings, lambda values, step: log.update({step: values}), checkpoints
+        )
+        shipped = finish(trainee, families["bert"], tmp_path / "adapter")
+        return save(dict(shipped.state_dict())), result.curves, result.best, log
+
+    return train_one
+
+
+@pytest.fixture
+def crash_at(monkeypatch):
+    """Return a function that makes the next training crash in the forward pass number `call`."""
+
+    def at(call):
+        calls, loss = count(1), IntentTrainer._loss
+
+        def loss_or_crash(self, *args, **kwargs):
+            if next(calls) == call:
+                monkeypatch.setattr(IntentTrainer, "_loss", loss)
+                raise Crash
+            return loss(self, *args, **kwargs)
+
+        monkeypatch.setattr(IntentTrainer, "_loss", loss_or_crash)
+
+    return at
+
+
+def interrupt(train, method, folder, crash_at, call):
+    crash_at(call)
+    checkpoints = Checkpoints(folder, "key", EVERY_STEP_S)
+    with pytest.raises(Crash):
+        train(method, checkpoints)
+    checkpoints.release()
+
+
+@pytest.mark.parametrize(("method", "calls"), [("full", (9, 15, 36)), ("lora", (5, 8, 18))])
+def test_a_resumed_training_ends_with_the_same_bytes_and_curves(train, tmp_path, crash_at, capsys, method, calls):
+    expected = train(method)
+    for call in calls:  # in the midst of a pass, right after an evaluation, in the last pass
+        folder = tmp_path / f"{call}"
+        interrupt(train, method, folder, crash_at, call)
+        checkpoints = Checkpoints(folder, "key", EVERY_STEP_S)
+        step = checkpoints.latest().step
+        capsys.readouterr()
+        assert train(method, checkpoints) == expected
+        assert f"resuming at step {step} of 21\n" in capsys.readouterr().out
+        checkpoints.release()
+
+
+def test_two_crashes_in_one_training_change_nothing(train, tmp_path, crash_at):
+    expected = train("full")
+    interrupt(train, "full", tmp_path / "c", crash_at, 12)
+    interrupt(train, "full", tmp_path / "c", crash_at, 10)
+    assert train("full", Checkpoints(tmp_path / "c", "key", EVERY_STEP_S)) == expected
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    checkpoints = Checkpoints(tmp_path, "key", 0.0)
+    for step in (1, 2, 3):
+        checkpoints.write(Snapshot(step, {"a/b": torch.full((9,), step)}, {"step": step}))
+    checkpoints.wait()
+    older, newest = sorted(checkpoints.folder.glob("*.safetensors"))  # two are kept
+    assert checkpoints.latest().values == {"step": 3}
+    content = newest.read_bytes()
+    for damaged in (content[:-1], content[:-1] + b"\x07", b""):
+        newest.write_bytes(damaged)
+        assert checkpoints.latest().part("a")["b"].tolist() == [2] * 9
+        assert f"{newest} is damaged" in capsys.readouterr().out
+    older.unlink()
+    assert checkpoints.latest() is None
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_stop_training(train, tmp_path, monkeypatch, capsys):
+    def full_disk(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("intents.checkpoints.save_file", full_disk)
+    train("lora", Checkpoints(tmp_path, "key", EVERY_STEP_S))
+    assert "no checkpoint of step 1: No space left on device" in capsys.readouterr().out
+
+
+def test_a_second_run_of_the_same_training_leaves_the_checkpoints_of_the_first_alone(tmp_path, capsys):
+    first = Checkpoints(tmp_path, "key", 0.0)
+    first.write(Snapshot(1, {"a": torch.ones(1)}, {}))
+    first.wait()
+    second = Checkpoints(tmp_path, "key", 0.0)
+    assert "the same training runs already" in capsys.readouterr().out
+    assert (second.latest(), second.due()) == (None, False)
+    second.remove()
+    assert first.latest().step == 1
+    assert Checkpoints(tmp_path, "other", 0.0).due()
+    first.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_checkpoints_that_nobody_went_on_with_are_removed_after_two_weeks(tmp_path):
+    for name, days in (("old", 15), ("recent", 13)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - days * 24 * 3600,) * 2)
+    Checkpoints(tmp_path, "key", 0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "recent"]
+
+
+def test_the_key_changes_with_a_setting_the_data_or_the_code(tmp_path):
+    (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/config.json").write_text("{}")
+    paths = [tmp_path / "code.py", tmp_path / "encoder"]
+    keys = [run_key({"seed": 0}, paths), run_key({"seed": 1}, paths)]
+    for path, content in (("code.py", "a = 2\n"), ("encoder/config.json", "[]"), ("encoder/more.json", "")):
+        (tmp_path / path).write_text(content)
+        keys.append(run_key({"seed": 0}, paths))
+    assert len(set(keys)) == len(keys)
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert run_key({"seed": 0}, [tmp_path / "copy/code.py", tmp_path / "copy/encoder"]) == keys[-1]
+
+
+@pytest.fixture
+def inputs(workspace, monkeypatch):
+    """The stage's inputs; returns the function that changes settings."""
+    from tests.tiny_encoder import write_encoder, write_examples
+
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    write_examples(Path("examples.csv"))
+    write_encoder(Path("models/encoder"), Path("examples.csv"))
+    for seed, split in enumerate(("train", "validation")):
+        write_split(Path(f"data/tokenized/{split}.parquet"), 200, seed)
+        _add_facts(Path(f"data/tokenized/{split}.parquet"))
+    workspace("tracking", report_to="none")
+    workspace("runtime", checkpoint_every=EVERY_STEP_S)
+    workspace("train", num_epochs=2, precision="fp32", batch_size=8, dropout=0.1, freeze="none")
+    return workspace
+
+
+def _add_facts(path):
+    import pyarrow.parquet as pq
+
+    from intents.tables import with_facts, write_table
+    from intents.tokenizing import SCHEMA
+
+    columns = pq.read_table(path).to_pydict()
+    write_table(path, columns, with_facts(SCHEMA, intents=INTENTS, max_length=16))
+
+
+def test_the_stage_removes_its_checkpoints_once_its_results_are_written(inputs):
+    stage.main()
+    assert Path("models/trained/model.safetensors").is_file()
+    assert list(Path(".cache/checkpoints").iterdir()) == []
+
+
+def test_without_checkpoint_every_the_stage_keeps_none(inputs):
+    inputs("runtime", checkpoint_every=0)
+    stage.main()
+    assert not Path(".cache/checkpoints").exists()
+
+
+def start():
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "stages.train"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_training(process):
+    for line in process.stdout:
+        if line.startswith("train"):  # the progress bar, or the number of parameters
+            return
+
+
+def outcome():
+    paths = Path("models/trained/model.safetensors"), Path("metrics/plots/training.csv")
+    return [path.read_bytes() for path in paths]
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_each_end_in_the_same_result(inputs):
+    inputs("runtime", checkpoint_every=0.2)
+    inputs("train", num_epochs=40, patience=40)
+    process = start()
+    wait_for_training(process)
+    started = time.monotonic()
+    assert "resuming" not in process.communicate()[0]
+    assert process.returncode == 0
+    seconds, expected = time.monotonic() - started, outcome()
+
+    random_ = random.Random(0)
+    num_kills = num_resumed = 0
+    while num_kills < 20:
+        for path in ("models/trained", "models/adapter"):  # as DVC does before it runs a stage
+            shutil.rmtree(path, ignore_errors=True)
+        process = start()
+        if random_.random() < 0.8:
+            wait_for_training(process)
+        time.sleep(random_.uniform(0, seconds / 3))
+        process.kill()
+        num_kills += 1
+        process.communicate()
+        if random_.random() < 0.3 or num_kills == 20:
+            done = start()
+            num_resumed += "resuming at step" in done.communicate()[0]
+            assert outcome() == expected
+            assert list(Path(".cache/checkpoints").iterdir()) == []
+    assert num_resumed
