@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apps.review_data import LengthParams, SourceParams, read_prepared
+from apps.review_data import LengthParams, ReviewedParams, read_prepared
 from intents.cli import run
 from intents.params import load_params
 from intents.rows import SPLITS, RawRows
@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def list_labelled(options: argparse.Namespace, params: SourceParams) -> None:
+def list_labelled(options: argparse.Namespace, params: ReviewedParams) -> None:
     """List the labelled rows that deserve a second look."""
     from intents.duplicates import near_duplicate_groups
     from intents.features import encode_texts
@@ -69,7 +69,7 @@ def list_labelled(options: argparse.Namespace, params: SourceParams) -> None:
         print("test rows are among them: who mends those a model gets wrong measures it too well afterwards")
 
 
-def list_unlabelled(options: argparse.Namespace, params: SourceParams) -> None:
+def list_unlabelled(options: argparse.Namespace, params: ReviewedParams) -> None:
     """List the unlabelled texts most worth labelling."""
     from intents.features import encode_texts
     from intents.review_files import read_unlabelled
@@ -138,7 +138,7 @@ def finish(options: argparse.Namespace, rows: list[Any]) -> None:
     print(f"leave it empty elsewhere, then: python -m apps.review --merge {options.output}")
 
 
-def merge(options: argparse.Namespace, params: SourceParams) -> None:
+def merge(options: argparse.Namespace, params: ReviewedParams) -> None:
     """Write the corrections of a review into the source files."""
     from intents.merging import apply_merge, plan_merge
     from intents.review_files import read_review
@@ -159,7 +159,7 @@ def merge(options: argparse.Namespace, params: SourceParams) -> None:
 def main() -> None:
     """Run the command."""
     options = parse_arguments(sys.argv[1:])
-    params = load_params("prepare", SourceParams)
+    params = load_params("prepare", ReviewedParams)
     if options.merge:
         merge(options, params)
     elif options.unlabelled:

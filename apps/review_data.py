@@ -8,44 +8,24 @@ from pydantic import ConfigDict
 
 from intents.params import Params
 from intents.review_files import SourceRow, locate_rows
-from intents.rows import Columns, RawRows, read_rows
+from intents.rows import RawRows
+from intents.sources import SourceParams
 
 PREPARED_DIR = Path("data/prepared")
-NO_SOURCE = Path("data/none")
 
 
-class _SomeSettings(Params):
+class ReviewedParams(SourceParams):
+    """Those settings of section `prepare` that matter here."""
+
     model_config = ConfigDict(extra="ignore")  # the section has more, which are the stage's business
 
-
-class SourceParams(_SomeSettings):
-    """Those settings of section `prepare` that say where the data is and how it is read."""
-
-    source: Path
-    validation_source: Path
-    test_source: Path
-    text_column: str
-    intent_column: str
-    kind_column: str | None
-    split_column: str | None
-    encoding: str
     near_duplicate_threshold: float
 
-    @property
-    def columns(self) -> Columns:
-        """The names of the columns."""
-        return Columns(self.text_column, self.intent_column, self.kind_column, self.split_column)
 
-    def read(self) -> dict[str, RawRows]:
-        """Return the source files: that of `train` holds all the splits that no other file does."""
-        paths = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
-        return {
-            split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE
-        }
-
-
-class LengthParams(_SomeSettings):
+class LengthParams(Params):
     """Section `tokenize`."""
+
+    model_config = ConfigDict(extra="ignore")
 
     max_length: int
 

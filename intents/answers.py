@@ -88,12 +88,14 @@ class Answers:
         """Whether training has seen each example's intent."""
         return ~np.isin(self.labels_n, [self.intents.index(name) for name in self.untrained])
 
+    @cached_property
     def likeliest(self) -> "Answers":
-        """Return the answers of the same classifier without thresholds, unless some intent is answered only by them."""
+        """The answers of the same classifier without thresholds, unless some intent is answered only by them."""
         if self.untrained:
             return self
         return replace(self, calibration=replace(self.calibration, thresholds={}, reject=None))
 
+    @cached_property
     def uncalibrated(self) -> "Answers":
-        """Return the answers of the same classifier without temperature and thresholds."""
+        """The answers of the same classifier without temperature and thresholds."""
         return replace(self, calibration=Calibration(no_action=self.calibration.no_action))

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 
-from intents.batching import TokenizedTexts
-
 Labels = NDArray[np.int64]
 Features = Any  # (n, d), a NumPy array or a SciPy sparse matrix
 _MAX_ITERATIONS = 100  # per fit: late ones change few answers, and with many intents each takes a second
 _MAX_NGRAMS = 100_000  # of either kind, the most frequent
-_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -89,23 +85,3 @@ def tfidf_features(texts: Mapping[str, Sequence[str]]) -> Callable[[str], Featur
         return vectorizer.fit_transform(texts[split]) if split == "train" else vectorizer.transform(texts[split])
 
     return features_of
-
-
-def encoder_features(encoder_dir: Path, texts: TokenizedTexts, rows: Labels, pad_token_id: int) -> NDArray[np.float32]:
-    """Return the mean of the pretrained encoder's last hidden states, scaled to length 1, of each of `rows`."""
-    import torch
-
-    from intents.batching import PaddingCollator, sorted_batches
-    from intents.classifier import build_classifier
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # The head's one output is not used: the pooling before it is.
-    model = build_classifier(encoder_dir, ["unused"], head="mean", feature_scale=1.0).to(device).eval()
-    collate = PaddingCollator(pad_token_id)
-    features_nd = np.empty((len(rows), model.config.encoder.hidden_size), dtype=np.float32)
-    with torch.inference_mode():
-        for indices in sorted_batches(texts.lengths[rows], _BATCH_SIZE):
-            batch = collate([texts[row] for row in rows[indices]])
-            inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-            features_nd[indices] = model(**inputs).features.float().cpu().numpy()
-    return features_nd

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from intents.bulk.scoring import Scorer
+from intents.calibrations import Calibration
 from intents.deciding import decide
 from intents.scoring import rounded, share_interval
 
@@ -73,7 +74,7 @@ def ask(scorer: Scorer, pairs: Sequence[Pair]) -> Table:
     pairs = [pair for pair in pairs if set(pair.intents) <= set(scorer.intents)]
     probabilities_nc = scorer.probabilities([text for pair in pairs for text in pair.texts])
     answers, _ = decide(probabilities_nc, scorer.intents, scorer.calibration)
-    likeliest = [scorer.intents[label] for label in probabilities_nc.argmax(1)]
+    likeliest, _ = decide(probabilities_nc, scorer.intents, Calibration())
     return [
         {
             "pair": pair.name,

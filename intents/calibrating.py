@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
 
-from intents.calibrations import ABSTAIN, Calibration
+from intents.calibrations import ABSTAIN, USUAL_REJECT, Calibration
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-_USUAL_REJECT = "no_intent"
 _TEMPERATURES = (0.05, 20.0)
 _DIGITS = 6  # of a threshold
 _UNREACHABLE = 1.01
@@ -55,7 +54,7 @@ def choose_roles(
 
     """
     if reject_intent == "auto":
-        reject_intent = next((name for name in (_USUAL_REJECT, out_of_scope_intent) if name in intents), None)
+        reject_intent = next((name for name in (USUAL_REJECT, out_of_scope_intent) if name in intents), None)
         harmless = [name for name in (reject_intent,) if name and name != out_of_scope_intent]
     else:
         harmless = [] if reject_intent is None else [reject_intent]

@@ -8,6 +8,7 @@ from pathlib import Path
 from intents.files import write_json
 
 CALIBRATION_FILE = "calibration.json"
+USUAL_REJECT = "no_intent"  # the bundled data's name for what asks for nothing; a calibration names its own
 ABSTAIN = "abstain"  # the answer below a threshold where no intent stands for "do nothing"
 
 

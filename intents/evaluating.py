@@ -27,7 +27,7 @@ def headline(answers: Answers, confidence_level: float, num_samples: int, seed: 
     Accuracy and macro-F1 judge the likeliest intents: a threshold hangs on a handful of validation texts, and would
     hide the difference between two classifiers. What is acted on, with thresholds, has numbers of its own.
     """
-    labels, predicted, num_labels = answers.labels_n, answers.likeliest().predicted_n, len(answers.intents)
+    labels, predicted, num_labels = answers.labels_n, answers.likeliest.predicted_n, len(answers.intents)
     right = int((labels == predicted).sum())
     found = {
         "accuracy": right / len(labels),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.bulk.scoring import CPU_TOKENS, GPU_TOKENS, score_sorted
-from intents.classifier import build_classifier
+from intents.encoding import encode_tokens
 from intents.tokenizing import load_tokenizer
 
 if TYPE_CHECKING:
@@ -25,28 +24,16 @@ def encode_texts(encoder_dir: Path, texts: Sequence[str], max_length: int) -> Fe
 
     A dot product of two rows is the cosine similarity of their texts. Texts are cut at `max_length` tokens.
     """
-    import torch
     import transformers
 
     if not (encoder_dir / "config.json").is_file():
         raise ValueError(f"{encoder_dir} holds no encoder (no config.json): run `dvc repro encoder`")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # The head stays unused: pooling and scaling are the classifier's own.
-    model = build_classifier(encoder_dir, ["unused"], "mean", feature_scale=1.0).to(device).eval()
     tokenizer = load_tokenizer(encoder_dir, max_length)
-
-    def pool(input_ids_bt: NDArray[np.int64], mask_bt: NDArray[np.int64]) -> Features:
-        inputs = {"input_ids": input_ids_bt, "attention_mask": mask_bt}
-        with torch.inference_mode():
-            output = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
-        features: Features = output.features.cpu().numpy()
-        return features
-
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if texts else []
-    max_tokens = CPU_TOKENS if device == "cpu" else GPU_TOKENS
-    return score_sorted(ids, pool, max_tokens, model.config.encoder.hidden_size, tokenizer.pad_token_id or 0)
+    unlabelled = [{"input_ids": tokens, "label": 0} for tokens in ids]
+    return encode_tokens(encoder_dir, unlabelled, tokenizer.pad_token_id or 0)
 
 
 def with_words(features_nd: Features, texts: Sequence[str]) -> "csr_array":

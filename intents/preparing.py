@@ -8,6 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from intents.checking import (
+    Example,
+    carved_splits,
+    check_enough,
+    check_excluded,
+    check_official_intents,
+    check_out_of_scope,
+    check_splits,
+    is_official,
+)
 from intents.duplicates import near_duplicate_groups, normalise
 from intents.rows import SPLITS, RawRows, raise_problems
 from intents.splitting import stratified_group_split
@@ -21,18 +31,6 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),  # number of the row in its source file
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row that passed the checks; `split` is set where the data names an official one, else empty."""
-
-    text: str
-    intent: str
-    kind: str
-    split: str
-    file: str
-    row: int
 
 
 @dataclass
@@ -81,19 +79,19 @@ def prepare(
     """
     selection = _Selection(list(_examples(tables)))
     problems = [problem for table in tables for problem in table.problems]
-    problems += _check_splits(selection.kept) + _check_excluded(selection.kept, exclude_intents)
+    problems += check_splits(selection.kept) + check_excluded(selection.kept, exclude_intents)
     selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
     _drop_repeats(selection)
     problems += _settle_conflicts(selection, conflicts)
-    problems += _check_out_of_scope(selection.kept, out_of_scope_intent)
+    problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     untrained = None if train_on_out_of_scope else out_of_scope_intent
-    problems += _check_official_intents(selection.kept, untrained)
+    problems += check_official_intents(selection.kept, untrained)
     raise_problems(problems)
 
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         groups = _drop_near_official(selection, groups)
-    raise_problems(_check_enough(selection.kept, groups, shares, untrained))
+    raise_problems(check_enough(selection.kept, groups, shares, untrained))
     intents = sorted({example.intent for example in selection.kept})
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
@@ -111,35 +109,6 @@ def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:
         file = table.path.as_posix()
         for i in range(len(table)):
             yield Example(table.texts[i], table.intents[i], table.kinds[i], table.splits[i], file, table.numbers[i])
-
-
-def _check_splits(examples: Sequence[Example]) -> list[str]:
-    with_split = {example.file for example in examples if example.split}
-    return [
-        f"{example.file}, row {example.row}: no split, where other rows of the file have one"
-        for example in examples
-        if not example.split and example.file in with_split
-    ]
-
-
-def _check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[str]:
-    known = sorted({example.intent for example in examples})
-    return [
-        f"prepare.exclude_intents: the data has no intent {intent!r}; it has: {', '.join(known)}"
-        " (set it to [] to exclude none)"
-        for intent in exclude_intents
-        if intent not in known
-    ]
-
-
-def _check_out_of_scope(examples: Sequence[Example], out_of_scope_intent: str | None) -> list[str]:
-    known = sorted({example.intent for example in examples})
-    if out_of_scope_intent is None or out_of_scope_intent in known:
-        return []
-    return [
-        f"prepare.out_of_scope_intent: the data has no intent {out_of_scope_intent!r}; it has: {', '.join(known)}"
-        " (set it to null where none of them is out of scope)"
-    ]
 
 
 def _drop_repeats(selection: _Selection) -> None:
@@ -166,7 +135,7 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
         if text in contested:
             positions.setdefault(text, []).append(position)
     if conflicts == "drop":
-        of_train = [i for rows in positions.values() for i in rows if not _is_official(selection.kept[i])]
+        of_train = [i for rows in positions.values() for i in rows if not is_official(selection.kept[i])]
         selection.reject(dict.fromkeys(of_train, "same text under two intents"))
         return []
     problems = []
@@ -178,19 +147,6 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
             " (mend the file, or set prepare.conflicts=drop)"
         )
     return problems
-
-
-def _is_official(example: Example) -> bool:
-    return example.split in ("validation", "test")
-
-
-def _check_official_intents(examples: Sequence[Example], untrained: str | None) -> list[str]:
-    known = {example.intent for example in examples if not _is_official(example)} | {untrained}
-    return [
-        f"{example.file}, row {example.row}: unknown intent {example.intent!r}, no training row has it"
-        for example in examples
-        if _is_official(example) and example.intent not in known
-    ]
 
 
 def _drop_near_official(selection: _Selection, groups: list[int]) -> list[int]:
@@ -208,37 +164,11 @@ def _drop_near_official(selection: _Selection, groups: list[int]) -> list[int]:
     return [group for position, group in enumerate(groups) if position not in doomed]
 
 
-def _carved(examples: Sequence[Example], shares: dict[str, float]) -> list[str]:
-    """Return the splits that the data does not name itself, in the order in which they are filled."""
-    official = {example.split for example in examples}
-    return [split for split in ("test", "validation") if split in shares and split not in official]
-
-
-def _check_enough(
-    examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float], untrained: str | None
-) -> list[str]:
-    splits = [*_carved(examples, shares), "train"]
-    found: dict[str, set[int]] = {example.intent: set() for example in examples}
-    for example, group in zip(examples, groups, strict=True):
-        if not _is_official(example):
-            found[example.intent].add(group)
-    problems = [
-        f"intent {intent!r} has {len(distinct)} example(s) that are not near-duplicates of one another; it needs"
-        f" {len(splits)}, one each for {', '.join(splits)}: add examples or list it in prepare.exclude_intents"
-        for intent, distinct in sorted(found.items())
-        if len(distinct) < len(splits) and not (intent == untrained and splits == ["train"])
-    ]
-    num_trained = len(found.keys() - {untrained})
-    if num_trained < 2:
-        problems.append(f"the data has {num_trained} intent(s) to train on; a classifier needs at least 2")
-    return problems
-
-
 def _assign(
     examples: Sequence[Example], groups: Sequence[int], intents: Sequence[str], shares: dict[str, float], seed: int
 ) -> list[str]:
     assigned = [example.split or "train" for example in examples]
-    carved = _carved(examples, shares)
+    carved = carved_splits(examples, shares)
     pool = [position for position, split in enumerate(assigned) if split == "train"]
     if carved:
         label_of = {intent: label for label, intent in enumerate(intents)}

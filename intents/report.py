@@ -35,8 +35,8 @@ def render_report(
     before, after = trust["before_after"]
     return environment.get_template("report.html.j2").render(
         headline=metrics["test"],
-        matrix=_matrix_rows(answers.intents, confusion_matrix(answers.likeliest())),
-        answers=answers.likeliest().names,
+        matrix=_matrix_rows(answers.intents, confusion_matrix(answers.likeliest)),
+        answers=answers.likeliest.names,
         calibration=answers.calibration,
         **{name: tables[name] for name in ("averages", "per_intent", "per_kind")},
         before=before,
@@ -50,7 +50,7 @@ def render_report(
         method=method,
         behaviour=tables["behaviour"],
         failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],
-        num_mistakes=int((answers.labels_n != answers.likeliest().predicted_n).sum()),
+        num_mistakes=int((answers.labels_n != answers.likeliest.predicted_n).sum()),
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),
         num_false=int(answers.acted_n[answers.harmless_n].sum()),

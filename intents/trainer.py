@@ -62,6 +62,19 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
+def score(
+    model: PreTrainedModel, train: TokenizedTexts, validation: TokenizedTexts, pad_token_id: int, precision: str
+) -> dict[str, float]:
+    """Return the headline metrics of `model` on `validation`, under the precision of training.
+
+    Rows of an intent that `train` lacks do not count: they must not choose the epoch.
+    """
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
+        logits = predict_logits(model, validation, pad_token_id, batch_size=64)
+    chosen = np.isin(validation.labels, train.labels)
+    return headline_metrics(validation.labels[chosen], logits[chosen])
+
+
 class IntentTrainer(ResumableTrainer):
     """transformers' Trainer with length-bucketed batches, a learning rate for the head and quick evaluation."""
 
@@ -76,7 +89,6 @@ class IntentTrainer(ResumableTrainer):
     ) -> None:
         self.settings = settings
         self.validation = validation
-        self.can_learn = np.isin(validation.labels, train.labels)
         self.pad_token_id = pad_token_id
         self.collate = PaddingCollator(pad_token_id)
         self.class_weights_c = (
@@ -148,10 +160,8 @@ class IntentTrainer(ResumableTrainer):
         """Score the averaged weights on the validation split, longest texts first, under the precision of training."""
         started = time.perf_counter()
         with self.averaged.in_place():
-            with self.compute_loss_context_manager():
-                logits = predict_logits(self.model, self.validation, self.pad_token_id, batch_size=64)
-            chosen = self.can_learn  # rows of an intent that train lacks must not choose the epoch
-            metrics = headline_metrics(self.validation.labels[chosen], logits[chosen])
+            train: Any = self.train_dataset
+            metrics = score(self.model, train, self.validation, self.pad_token_id, self.settings.precision)
             found = {f"eval_{name}": value for name, value in metrics.items()}
             self.log(found)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

@@ -4,16 +4,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
-from intents.headline import headline_metrics
-from intents.predicting import predict_logits
-from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
+from intents.trainer import IntentTrainer, TrainingSettings
 from intents.vocabulary import only_used_rows
 
 
@@ -26,19 +22,6 @@ class TrainingResult:
     examples_per_second: float = 0.0
     useful_tokens_per_second: float = 0.0
     padding_share: float = 0.0
-
-
-def score(
-    model: PreTrainedModel, train: TokenizedTexts, validation: TokenizedTexts, pad_token_id: int, precision: str
-) -> dict[str, float]:
-    """Return the headline metrics of `model` on `validation`, under the precision of training.
-
-    As while training, rows of an intent that `train` lacks do not count.
-    """
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
-        logits = predict_logits(model, validation, pad_token_id, batch_size=64)
-    chosen = np.isin(validation.labels, train.labels)
-    return headline_metrics(validation.labels[chosen], logits[chosen])
 
 
 def fine_tune(

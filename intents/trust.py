@@ -98,7 +98,7 @@ def selective_metrics(answers: Answers) -> dict[str, float]:
 def before_after_table(answers: Answers, confidence_level: float) -> Table:
     """Return the metrics of the plain classifier (likeliest intent, softmax) and of the calibrated one."""
     rows = []
-    for name, chosen in (("before", answers.uncalibrated()), ("after", answers)):
+    for name, chosen in (("before", answers.uncalibrated), ("after", answers)):
         acting = action_metrics(chosen, confidence_level)
         rows.append(
             {
@@ -116,7 +116,7 @@ def trust_tables(answers: Answers, confidence_level: float) -> dict[str, Table]:
     """Return every table of this module by name, rounded."""
     tables = {
         "before_after": before_after_table(answers, confidence_level),
-        "reliability_before": reliability_table(answers.uncalibrated()),
+        "reliability_before": reliability_table(answers.uncalibrated),
         "reliability_after": reliability_table(answers),
         "coverage_risk": coverage_table(answers),
         "actions": action_table(answers),
@@ -138,7 +138,7 @@ def action_table(answers: Answers) -> Table:
     harmless_n = answers.harmless_n
     if harmless_n.all() or not harmless_n.any():
         return []
-    plain = answers.uncalibrated()
+    plain = answers.uncalibrated
     order = np.argsort(-answers.confidence_n, kind="stable")
     obeyed_n = np.cumsum((answers.likeliest_right_n & ~harmless_n)[order])
     false_n = np.cumsum((plain.acted_n & harmless_n)[order])

@@ -21,7 +21,6 @@ from intents.baselines import (
     Baseline,
     Features,
     Labels,
-    encoder_features,
     majority_baseline,
     regression_baseline,
     sample_rows,
@@ -29,6 +28,7 @@ from intents.baselines import (
 )
 from intents.batching import TokenizedTexts
 from intents.cli import run
+from intents.encoding import encode_tokens
 from intents.files import write_json
 from intents.params import Params, load_params
 from intents.tables import intents_of, write_table
@@ -74,7 +74,7 @@ def build_baselines(params: BaselinesParams, rows: dict[str, Labels]) -> dict[st
 
     def encode(split: str) -> Features:
         tokenized = TokenizedTexts(TOKENIZED_DIR / f"{split}.parquet")
-        return encoder_features(ENCODER_DIR, tokenized, rows[split], tokenizer.pad_token_id)
+        return encode_tokens(ENCODER_DIR, [tokenized[row] for row in rows[split]], tokenizer.pad_token_id)
 
     return {
         "majority": majority_baseline(labels, len(rows["test"])),

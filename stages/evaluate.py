@@ -72,7 +72,7 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     logits = pa.array(list(answers.logits_nc), type=pa.list_(pa.float32()))
     columns = {
         **{name: rows.column(name) for name in ("row", "text", "intent", "kind")},
-        "predicted": [answers.names[index] for index in answers.likeliest().predicted_n],
+        "predicted": [answers.names[index] for index in answers.likeliest.predicted_n],
         "answer": [answers.names[index] for index in answers.predicted_n],
         "confidence": pa.array(answers.confidence_n, type=pa.float32()),
         "logits": logits,
@@ -83,12 +83,12 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents)))
 
 
-def write_plots(answers: Answers, trust: dict[str, Table]) -> None:
+def write_plots(answers: Answers, per_intent: Table, trust: dict[str, Table]) -> None:
     """Write what `dvc plots` shows."""
     tables = {
-        "confusion": evaluating.confusion_table(answers.likeliest()),
-        "per_intent": evaluating.intent_table(answers.likeliest()),
-        "confidence": evaluating.confidence_table(answers.likeliest()),
+        "confusion": evaluating.confusion_table(answers.likeliest),
+        "per_intent": per_intent,
+        "confidence": evaluating.confidence_table(answers.likeliest),
         "reliability_before": trust["reliability_before"],
         "reliability_after": trust["reliability_after"],
         "coverage_risk": trust["coverage_risk"],
@@ -117,7 +117,7 @@ def main() -> None:
     metrics["test"] |= asked_headline
     metrics["ladder"] = {row["rung"]: row["accuracy"] for row in ladder}
     trust = trust_tables(answers, params.confidence_level)
-    likeliest = answers.likeliest()
+    likeliest = answers.likeliest
     tables = {
         "averages": evaluating.average_table(likeliest),
         "per_intent": evaluating.intent_table(likeliest),
@@ -133,7 +133,7 @@ def main() -> None:
     mistakes = evaluating.mistake_table(likeliest, params.num_mistakes)
     method = read_params()["train"]["method"]
     write_predictions(answers, rows)
-    write_plots(answers, trust)
+    write_plots(answers, tables["per_intent"], trust)
     for name, table in tables.items():
         write_csv(TABLES_DIR / f"{name}.csv", table)
     write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes, method))

@@ -11,30 +11,22 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from intents import sources
 from intents.cli import run
 from intents.files import write_csv, write_json
-from intents.params import Params, load_params
+from intents.params import load_params
 from intents.preparing import SCHEMA, Prepared, prepare
-from intents.rows import SPLITS, Columns, RawRows, read_rows
+from intents.rows import SPLITS, RawRows
 from intents.tables import with_facts, write_table
 
 PREPARED_DIR = Path("data/prepared")
 METRICS_PATH = Path("metrics/prepare.json")
-NO_SOURCE = Path("data/none")
 REJECTED_COLUMNS = ("file", "row", "text", "intent", "reason")
 
 
-class PrepareParams(Params):
+class PrepareParams(sources.SourceParams):
     """Section `prepare` of params.yaml."""
 
-    source: Path
-    validation_source: Path
-    test_source: Path
-    text_column: str
-    intent_column: str
-    kind_column: str | None
-    split_column: str | None
-    encoding: str
     exclude_intents: tuple[str, ...]
     out_of_scope_intent: str | None
     out_of_scope_use: Literal["class", "threshold", "both"]
@@ -52,16 +44,12 @@ class PrepareParams(Params):
         return self
 
 
-def read_sources(params: PrepareParams) -> list[RawRows]:
+def read_tables(params: PrepareParams) -> list[RawRows]:
     """Read the source files; rows of an official validation or test file carry that split."""
-    columns = Columns(params.text_column, params.intent_column, params.kind_column, params.split_column)
-    tables = [read_rows(params.source, columns, params.encoding)]
-    for split, path in (("validation", params.validation_source), ("test", params.test_source)):
-        if path != NO_SOURCE:
-            table = read_rows(path, columns, params.encoding)
-            table.splits = [split] * len(table)
-            tables.append(table)
-    return tables
+    tables = params.read()
+    for split in tables.keys() - {"train"}:
+        tables[split].splits = [split] * len(tables[split])
+    return list(tables.values())
 
 
 def write_outputs(prepared: Prepared) -> None:
@@ -78,7 +66,7 @@ def main() -> None:
     """Run the stage."""
     params = load_params("prepare", PrepareParams)
     prepared = prepare(
-        read_sources(params),
+        read_tables(params),
         exclude_intents=params.exclude_intents,
         out_of_scope_intent=params.out_of_scope_intent,
         train_on_out_of_scope=params.out_of_scope_use != "threshold",

@@ -122,8 +122,8 @@ def main() -> None:
     from intents.batching import TokenizedTexts
     from intents.methods import ModelSettings, build_trainee, finish
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.trainer import TrainingSettings, resolve_precision
-    from intents.training import fine_tune, score
+    from intents.trainer import TrainingSettings, resolve_precision, score
+    from intents.training import fine_tune
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

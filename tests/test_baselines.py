@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from intents.baselines import (
-    encoder_features,
     majority_baseline,
     regression_baseline,
     sample_rows,
     tfidf_features,
 )
 from intents.batching import TokenizedTexts
+from intents.encoding import encode_tokens
 from intents.tables import write_table
 
 WORDS = ("window glass", "wiper rain")
@@ -66,7 +66,8 @@ def test_encoder_features_are_normalised_means_of_the_chosen_rows(tiny_encoder, 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int32())])
     write_table(tmp_path / "train.parquet", {"input_ids": ids, "label": [0, 1, 0]}, schema)
     rows = np.array([0, 2])
-    found = encoder_features(tiny_encoder, TokenizedTexts(tmp_path / "train.parquet"), rows, pad_token_id=0)
+    texts = TokenizedTexts(tmp_path / "train.parquet")
+    found = encode_tokens(tiny_encoder, [texts[row] for row in rows], pad_token_id=0)
     encoder = AutoModel.from_pretrained(tiny_encoder).eval()
     for feature, row in zip(found, rows, strict=True):
         with torch.inference_mode():

@@ -16,7 +16,8 @@ from intents.classifier import load_classifier
 from intents.four_bit import linear_layers, paged_adamw
 from intents.methods import build_trainee, finish, prepare
 from intents.predicting import predict_logits
-from intents.training import fine_tune, score
+from intents.trainer import score
+from intents.training import fine_tune
 from tests.training_fixtures import FAMILIES, INTENTS, PAD, model_settings, training_settings
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -10,8 +10,8 @@ from intents.batching import BucketBatchSampler, SplitBatchSampler
 from intents.methods import prepare
 from intents.optimising import balanced_weights, parameter_groups
 from intents.predicting import predict_logits
-from intents.trainer import IntentTrainer
-from intents.training import fine_tune, score
+from intents.trainer import IntentTrainer, score
+from intents.training import fine_tune
 from tests.training_fixtures import PAD, model_settings, training_settings, write_split
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -133,6 +133,7 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
         ("evaluate", "behaviour_pairs", "data/behaviour/pairs.csv", []),  # as before: restored, not run
         ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
         ("calibrate", "reject_intent", None, ["calibrate", "evaluate", "export", "card"]),
+        ("baselines", "regularisations", [1e6], ["baselines", "evaluate", "card"]),
         ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card"]),
     ],
 )

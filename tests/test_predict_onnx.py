@@ -10,8 +10,6 @@ from intents.bulk.scoring import TorchScorer, load_scorer
 from intents.deciding import softmax
 from tests.predict_fixtures import REPOSITORY, answer, classifier, read_jsonl, texts_of, write_jsonl  # noqa: F401
 
-pytest.importorskip("intents.runtime", reason="comes with the export stage")
-
 
 @pytest.fixture(scope="session")
 def exported(classifier, tmp_path_factory):  # noqa: F811

@@ -51,7 +51,7 @@ def test_metrics_of_an_adapter_describe_the_classifier_that_ships(inputs, method
     assert found["merging"]["log_loss_change"] == pytest.approx(0, abs=1e-3)
 
     from intents.batching import TokenizedTexts
-    from intents.training import score
+    from intents.trainer import score
 
     splits = (TokenizedTexts(Path(f"data/tokenized/{split}.parquet")) for split in ("train", "validation"))
     scores = score(shipped, *splits, 0, "fp32")

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apps.demo.catalogue import Loaded
-from intents.calibrations import ABSTAIN, Calibration
+from intents.calibrations import ABSTAIN, USUAL_REJECT, Calibration
 from intents.deciding import acts, decide, is_sure
 
 Action = Literal["act", "ask", "leave"]
-_USUAL_REJECT = "no_intent"  # the bundled data's name for what asks nothing of the car; a calibration names its own
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def calibration_of(loaded: Loaded, default_threshold: float) -> Calibration:
     if loaded.is_calibrated:
         return loaded.scorer.calibration
     intents = loaded.scorer.intents
-    passive = tuple(intent for intent in intents if intent == _USUAL_REJECT)
+    passive = tuple(intent for intent in intents if intent == USUAL_REJECT)
     return Calibration(1.0, dict.fromkeys(intents, default_threshold), (passive or (ABSTAIN,))[0], passive)
 
 
@@ -82,7 +81,7 @@ def answer_many(loaded: Loaded, texts: Sequence[str], default_threshold: float) 
     calibration, intents = calibration_of(loaded, default_threshold), loaded.scorer.intents
     probabilities_nc: NDArray[np.float32] = loaded.scorer.probabilities(texts)
     answers, confidences = decide(probabilities_nc, intents, calibration)
-    likeliest = [intents[label] for label in probabilities_nc.argmax(1)]
+    likeliest, _ = decide(probabilities_nc, intents, Calibration())
     return [
         (intent, float(confidence), action_of(name, float(confidence), calibration))
         for intent, confidence, name in zip(answers, confidences, likeliest, strict=True)

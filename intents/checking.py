@@ -1,0 +1,90 @@
+"""What can be wrong with rows that are well formed each on its own: every check returns its problems as sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row that passed the checks; `split` is set where the data names an official one, else empty."""
+
+    text: str
+    intent: str
+    kind: str
+    split: str
+    file: str
+    row: int
+
+
+def check_splits(examples: Sequence[Example]) -> list[str]:
+    """Return a problem for each row without a split in a file whose other rows have one."""
+    with_split = {example.file for example in examples if example.split}
+    return [
+        f"{example.file}, row {example.row}: no split, where other rows of the file have one"
+        for example in examples
+        if not example.split and example.file in with_split
+    ]
+
+
+def check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[str]:
+    """Return a problem for each intent to exclude that the data lacks."""
+    known = sorted({example.intent for example in examples})
+    return [
+        f"prepare.exclude_intents: the data has no intent {intent!r}; it has: {', '.join(known)}"
+        " (set it to [] to exclude none)"
+        for intent in exclude_intents
+        if intent not in known
+    ]
+
+
+def check_out_of_scope(examples: Sequence[Example], out_of_scope_intent: str | None) -> list[str]:
+    """Return a problem where the data lacks the out-of-scope intent."""
+    known = sorted({example.intent for example in examples})
+    if out_of_scope_intent is None or out_of_scope_intent in known:
+        return []
+    return [
+        f"prepare.out_of_scope_intent: the data has no intent {out_of_scope_intent!r}; it has: {', '.join(known)}"
+        " (set it to null where none of them is out of scope)"
+    ]
+
+
+def is_official(example: Example) -> bool:
+    """Return whether the data names the example for validation or test."""
+    return example.split in ("validation", "test")
+
+
+def check_official_intents(examples: Sequence[Example], untrained: str | None) -> list[str]:
+    """Return a problem for each official row of an intent without training rows; `untrained` needs none."""
+    known = {example.intent for example in examples if not is_official(example)} | {untrained}
+    return [
+        f"{example.file}, row {example.row}: unknown intent {example.intent!r}, no training row has it"
+        for example in examples
+        if is_official(example) and example.intent not in known
+    ]
+
+
+def carved_splits(examples: Sequence[Example], shares: dict[str, float]) -> list[str]:
+    """Return the splits that the data does not name itself, in the order in which they are filled."""
+    official = {example.split for example in examples}
+    return [split for split in ("test", "validation") if split in shares and split not in official]
+
+
+def check_enough(
+    examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float], untrained: str | None
+) -> list[str]:
+    """Return a problem for each intent with too few examples for the splits, and where there are too few intents."""
+    splits = [*carved_splits(examples, shares), "train"]
+    found: dict[str, set[int]] = {example.intent: set() for example in examples}
+    for example, group in zip(examples, groups, strict=True):
+        if not is_official(example):
+            found[example.intent].add(group)
+    problems = [
+        f"intent {intent!r} has {len(distinct)} example(s) that are not near-duplicates of one another; it needs"
+        f" {len(splits)}, one each for {', '.join(splits)}: add examples or list it in prepare.exclude_intents"
+        for intent, distinct in sorted(found.items())
+        if len(distinct) < len(splits) and not (intent == untrained and splits == ["train"])
+    ]
+    num_trained = len(found.keys() - {untrained})
+    if num_trained < 2:
+        problems.append(f"the data has {num_trained} intent(s) to train on; a classifier needs at least 2")
+    return problems

@@ -1,0 +1,33 @@
+"""Which files hold the data, and how they are read."""
+
+from pathlib import Path
+
+from intents.params import Params
+from intents.rows import Columns, RawRows, read_rows
+
+NO_SOURCE = Path("data/none")
+
+
+class SourceParams(Params):
+    """Those settings of section `prepare` that say where the data is and how it is read."""
+
+    source: Path
+    validation_source: Path
+    test_source: Path
+    text_column: str
+    intent_column: str
+    kind_column: str | None
+    split_column: str | None
+    encoding: str
+
+    @property
+    def columns(self) -> Columns:
+        """The names of the columns."""
+        return Columns(self.text_column, self.intent_column, self.kind_column, self.split_column)
+
+    def read(self) -> dict[str, RawRows]:
+        """Return the source files: that of `train` holds all the splits that no other file does."""
+        paths = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
+        return {
+            split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE
+        }
