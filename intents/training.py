@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
+from intents.attention import trainable_attention
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
-from intents.trainer import IntentTrainer, TrainingSettings
+from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
 
 
@@ -39,7 +40,8 @@ def fine_tune(
     the newest of them; speed and padding are then those since.
     """
     result = TrainingResult()
-    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train):
+    attention = trainable_attention(model, resolve_precision(settings.precision))
+    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train), attention:
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
         trainer.add_callback(Progress(trainer.best, log))
         if checkpoints is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from intents.allocation import keep_freed_memory
 from intents.cli import run
 from intents.devices import WhenBusy, claim_device
 from intents.files import atomic_path, write_csv, write_json
@@ -115,6 +116,7 @@ def main() -> None:
     tracking = load_params("tracking", TrackingParams)
     runtime = load_params("runtime", RuntimeParams)
     durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
+    keep_freed_memory()
     claim = claim_device(runtime.when_busy, durable_dir / "devices")
     # Heavy packages only once the settings are known to be right and CUDA knows which GPU it may see.
     import transformers
