@@ -34,7 +34,7 @@ brackets; results.json has every seed's figures.
   are those of Larson et al. 2019.
 - 10 rows per intent: seed k trains on a sample of its own (benchmarks/public/sets.py draws it), so the interval holds
   both sources of chance. 20 more rows per intent are the validation split, as in the published comparisons.
-- Published figures are quoted from where "source" says.
+- Published figures are quoted from where "source" says; unverified ones were not looked up in the paper.
 """
 
 
@@ -93,7 +93,7 @@ def section(name: str, runs: Sequence[Run]) -> str:
     lines = [
         f"## {TITLES[name]}",
         "",
-        f"{len(runs)} seeds; {seconds:.0f} seconds per run ({cpu_seconds:.0f}). {'; '.join(where)}.",
+        f"{len(runs)} seeds; {seconds:.0f} seconds per run ({cpu_seconds:.0f}).{_threshold(runs)} {'; '.join(where)}.",
         "",
         *_header(["system", *(NAMES[column] for column in columns), "source"]),
     ]
@@ -105,6 +105,13 @@ def section(name: str, runs: Sequence[Run]) -> str:
         if row["set"] == name:
             lines.append(_row([row["system"], *(row.get(column) or "" for column in columns), row["source"]]))
     return "\n".join(lines) + "\n"
+
+
+def _threshold(runs: Sequence[Run]) -> str:
+    found = [run["validation"]["threshold"] for run in runs if "threshold" in run["validation"]]
+    return (
+        f" Least probability of an answer, chosen on validation: {min(found):.3f} to {max(found):.3f}." if found else ""
+    )
 
 
 def experiment_table(experiments: Sequence[dict[str, Any]]) -> str:

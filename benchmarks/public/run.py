@@ -2,8 +2,8 @@
 
 The stages of dvc.yaml run as they are; a set's settings are params.yaml and what benchmarks/public/<set>.yaml changes.
 The data comes from ../shared/data or the folder that INTENTS_PUBLIC_DATA names; sets whose data is absent are skipped.
-Writes results.json and results.md beside this file. What ran is kept in .cache/public (delete it at any time): an
-interrupted benchmark goes on, and only what a changed setting or module touches runs anew.
+Writes results.json and results.md beside this file; they hold of each set the seeds of its last run. What ran is kept
+in .cache/public (delete it at any time): an interrupted benchmark goes on, and only what changed runs anew.
 
     python -m benchmarks.public.run                                     all sets, 5 seeds
     python -m benchmarks.public.run banking77 --seeds 0 1
@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.public.pipeline import Pipeline
 from benchmarks.public.results import INTRODUCTION, NAMES, Run, experiment_table, figures, per_cent, section, shown
-from benchmarks.public.sets import DATA_VARIABLE, SETS, missing_files, write_sources
+from benchmarks.public.sets import DATA_VARIABLE, SETS, missing_files, num_rows, write_sources
 from intents.cli import run
 from intents.files import write_json, write_text
 from intents.params import read_params
@@ -85,6 +85,8 @@ def run_seed(name: str, params: Params, seed: int, test: bool, cache_dir: Path) 
     for stage in (*SPLIT_STAGES, *(TEST_STAGES if test else ())):
         pipeline.run(stage)
     found = figures(pipeline, params["prepare"]["out_of_scope_intent"] is not None, test)
+    if test and found["test"]["examples"] != (official := num_rows(sources[params["prepare"]["test_source"]])):
+        raise ValueError(f"{name}: {found['test']['examples']} of {official} official test rows were scored")
     costs = {
         cost: {stage: record[cost] for stage, record in pipeline.records.items()} for cost in ("seconds", "cpu_seconds")
     }
@@ -110,6 +112,12 @@ def write_results(folder: Path, results: dict[str, Any], experiments: list[dict[
     parts = [section(name, results[name]["runs"]) for name in SETS if name in results]
     tried = [experiment_table(experiments)] if experiments else []
     write_text(folder / "results.md", "\n".join([INTRODUCTION, *parts, *tried]))
+
+
+def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether both experiments have the same settings on the same code."""
+    first, second = ((tried["set"], tried["settings"], tried["runs"][0]["machine"]["commit"]) for tried in (one, other))
+    return bool(first == second)
 
 
 def _read(path: Path, default: Any) -> Any:
@@ -150,7 +158,8 @@ def main() -> None:
         results = _read(arguments.results / "results.json", {})
         experiments = _read(arguments.results / "experiments.json", [])
         if arguments.changes or arguments.validation_only:
-            experiments.append({"set": name, "settings": arguments.changes, "runs": runs})
+            tried = {"set": name, "settings": arguments.changes, "runs": runs}
+            experiments = [*(one for one in experiments if not _is_same(one, tried)), tried]
         else:
             results[name] = {"settings": changes, "runs": runs}
         write_results(arguments.results, results, experiments)
