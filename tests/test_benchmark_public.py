@@ -124,12 +124,14 @@ def test_validation_only_never_looks_at_the_test_split(tmp_path, benchmark, publ
     assert recorded(tmp_path)[-1]["runs"][0]["validation"] == found["validation"]
 
 
-def test_a_set_whose_test_rows_are_not_all_scored_is_refused(benchmark, public_data):
+def test_official_test_rows_are_left_out_only_where_they_repeat_one(tmp_path, benchmark, public_data):
     path = public_data / "banking77/test.csv"
     rows = path.read_text(encoding="utf-8")
-    path.write_text(rows + rows.splitlines()[1] + "\n", encoding="utf-8")  # an exact repeat, which prepare leaves out
-    with pytest.raises(ValueError, match="banking77: 24 of 25 official test rows were scored"):
-        benchmark("banking77", "--seeds", "0", "-S", "prepare.validation_share=0.2")
+    path.write_text(rows + rows.splitlines()[1] + "\n", encoding="utf-8")
+    benchmark("banking77", "--seeds", "0", "-S", "prepare.validation_share=0.2")
+    assert recorded(tmp_path)[0]["runs"][0]["test"]["examples"] == 24
+    with pytest.raises(ValueError, match="test.csv, row 2: an official test row is left out: excluded intent"):
+        benchmark("clinc150", "--seeds", "0", "-S", "prepare.exclude_intents=[a]")
 
 
 def test_few_shot_draws_another_sample_for_every_seed(tmp_path, benchmark):
@@ -165,7 +167,7 @@ def test_means_and_t_intervals_over_seeds():
 
 def test_results_stand_beside_the_published_rows(tmp_path):
     def made(seed, accuracy):
-        split = {"accuracy": accuracy, "macro_f1": accuracy - 0.01}
+        split = {"accuracy": accuracy, "macro_f1": accuracy - 0.01, "examples": 9}
         machine = {"date": "2026-01-01", "commit": "abc", "processor": "one core"}
         costs = {"seconds": {"train": 10.0 + seed}, "cpu_seconds": {"train": 20.0}}
         return {"seed": seed, "validation": split, "test": split, "machine": machine, **costs}
@@ -173,7 +175,7 @@ def test_results_stand_beside_the_published_rows(tmp_path):
     found = {"banking77": {"settings": {}, "runs": [made(0, 0.94), made(2, 0.95)]}}
     run.write_results(tmp_path, found, [])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "2 seeds; 11 seconds per run (20). 2026-01-01, commit abc, one core." in text
+    assert "9 test rows; 2 seeds; 11 seconds per run (20). 2026-01-01, commit abc, one core." in text
     assert "| **this pipeline** | 94.50 ± 6.35 | 93.50 ± 6.35 | measured |" in text
     assert "| ConvFiT | 94.16 |  |" in text
     assert "CLINC150" not in text

@@ -44,11 +44,6 @@ def missing_files(name: str) -> list[Path]:
     return [path for path in paths if not path.is_file()]
 
 
-def num_rows(path: Path) -> int:
-    """Return how many rows a file has."""
-    return len(_read(path))
-
-
 def write_sources(name: str, seed: int, folder: Path) -> dict[str, Path]:
     """Write the source files of a set to `folder`; return them by the paths that its settings give them.
 
