@@ -26,9 +26,9 @@ INTRODUCTION = """\
 # The pipeline on public data sets
 
 Made by `make benchmark-public`. Per cent on the official test rows (an exact repeat counts once): mean over seeds with
-its 95 % t interval. Settings, epochs and thresholds were chosen on validation. As in the published comparisons, training
-rows that are near-duplicates of test rows were kept. Seconds are those of the train stage from start to end, CPU seconds
-in brackets; results.json has every seed's figures.
+its 95 % t interval. Settings, epochs and thresholds were chosen on validation. Training rows that nearly repeat
+test rows were kept, as in the published comparisons. Seconds are those of the train stage from start to end, those of
+the CPU in brackets; results.json has every seed's figures.
 
 - In-scope accuracy: share of the texts of the 150 intents answered rightly; the answer `oos` counts as wrong.
 - Out-of-scope recall: share of the out-of-scope texts answered `oos`, with the same model and threshold. Both figures
@@ -94,8 +94,8 @@ def section(name: str, runs: Sequence[Run]) -> str:
     lines = [
         f"## {TITLES[name]}",
         "",
-        f"{runs[0]['test']['examples']} test rows; {len(runs)} seeds; {seconds:.0f} seconds per run ({cpu_seconds:.0f})."
-        f"{_threshold(runs)} {'; '.join(where)}.",
+        f"{runs[0]['test']['examples']} test rows; {len(runs)} seeds; {seconds:.0f} seconds per run"
+        f" ({cpu_seconds:.0f}).{_threshold(runs)} {'; '.join(where)}.",
         "",
         *_header(["system", *(NAMES[column] for column in columns), "source"]),
     ]
