@@ -11,8 +11,9 @@ from benchmarks.training.sets import DATA_VARIABLE, find_set, sampled
 from benchmarks.training.timeline import Timeline, WorkCounter, time_to_accuracy
 from intents.batching import TokenizedTexts
 from intents.classifier import build_classifier, freeze
+from intents.params import read_params
 from intents.tables import write_table
-from tests.training_fixtures import INTENTS
+from tests.training_fixtures import INTENTS, model_settings
 
 pytest_plugins = ["tests.training_fixtures"]
 SHAPE = EncoderShape(num_layers=2, hidden=32, intermediate=64)
@@ -37,6 +38,22 @@ def test_operations_are_those_that_torch_counts(families, lowest):
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.arange(4, 14)[None], labels=torch.tensor([0])).loss.backward()
     assert training_flops([10], SHAPE, head_parameters(32, 3, "mean"), lowest) == counter.get_total_flops()
+
+
+def test_an_adapter_spares_the_gradients_of_the_weights_beneath(families):
+    pytest.importorskip("peft")
+    from intents.methods import prepare
+
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0)
+    model.set_attn_implementation("eager")
+    prepare(model, model_settings("lora", freeze="embeddings"), families["bert"])
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.arange(4, 14)[None], labels=torch.tensor([0])).loss.backward()
+    adapter = 2 * (4 * 2 * 32 * 4 + 2 * (32 + 64) * 4)  # rank 4 beside every matrix of both layers
+    found = training_flops([10], SHAPE, head_parameters(32, 3, "mean"), adapter_parameters=adapter)
+    product, attention = 2 * 10 * 8192, 4 * 10 * 10 * 32
+    assert found == 2 * (2 * product + 3 * attention) - 2 * 10 * 3 * 32**2 + 6 * 10 * adapter + 6 * 96
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_padding_is_counted_while_training_only():
@@ -212,3 +229,57 @@ def test_every_system_trains_on_the_same_texts(system, data_dir, encoder_dir, wo
     head = head_parameters(32, 3, "mean" if system == "pipeline" else "native")
     frozen = "embeddings" if system == "pipeline" else "none"
     assert found["gflop_per_text"] == pytest.approx(training_flops(lengths, SHAPE, head, frozen) / 48 / 1e9)
+
+
+def test_the_gpu_benchmark_measures_any_device(data_dir, encoder_dir, workspace, tmp_path):
+    from benchmarks.training.gpu import COLUMNS, measure, row, write_random_encoder
+
+    workspace("train", num_epochs=1)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    folder = write_random_encoder(sizes, encoder_dir, tmp_path / "random")
+    found = measure(folder, data_dir, read_params()["train"])
+    lengths = TokenizedTexts(data_dir / "tokenized/train.parquet").lengths
+    flops = training_flops(lengths, EncoderShape(1, 48, 64), head_parameters(48, 3, "mean"), "embeddings")
+    assert found["gflop_per_text"] == pytest.approx(flops / 48 / 1e9)
+    texts_per_s = found["texts_per_step"] / found["steady_step_s"]
+    rate = texts_per_s * found["gflop_per_text"]
+    cells = row("tiny", found, measured_rate=2 * rate, promised_rate=None).split(" | ")
+    assert len(cells) == len(COLUMNS)
+    assert cells[COLUMNS.index("MFU, measured rate")] == "50.0%"
+    assert cells[COLUMNS.index("MFU, data sheet")] == ""
+
+
+def test_the_gpu_benchmark_knows_the_recipes_and_the_data_sheets():
+    from benchmarks.training.gpu import data_sheet_rate, recipe_params
+
+    assert recipe_params("bert-large-qlora", None)["gradient_accumulation"] == 8
+    assert recipe_params("bert-large-qlora", 16) | {"batch_size": 64, "gradient_accumulation": 8} == recipe_params(
+        "bert-large-qlora", None
+    )
+    assert data_sheet_rate("NVIDIA H100 PCIe") < data_sheet_rate("NVIDIA H100 80GB HBM3")
+    assert data_sheet_rate("Unknown") is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_says_that_there_is_none(monkeypatch):
+    from benchmarks.training import gpu
+
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    with pytest.raises(ValueError, match=r"no CUDA device.*benchmarks\.training\.run"):
+        gpu.main()
+
+
+@pytest.mark.slow
+def test_setfit_is_scored_while_it_trains(data_dir, encoder_dir):
+    pytest.importorskip("setfit")
+    from benchmarks.training.jobs import run_job
+
+    found = run_job(Job("setfit", str(encoder_dir), str(data_dir), learning_rate=1e-3, max_steps=30), threads=1)
+    assert [evaluation["step"] for evaluation in found["evaluations"]] == [0, 25, 30]
+    assert (found["num_steps"], found["texts_per_step"]) == (30, 32)  # pairs of texts, 16 a step
+    assert found["final_accuracy"] == found["evaluations"][-1]["accuracy"]
+    training_s = [evaluation["training_s"] for evaluation in found["evaluations"]]
+    assert training_s[0] > 0 and all(e["wall_s"] > e["training_s"] for e in found["evaluations"])
+    assert found["peak_rss_mib"] > 100 and found["seconds"] > max(training_s)
+    with pytest.raises(ValueError, match="setfit failed"):
+        run_job(Job("setfit", str(encoder_dir), str(data_dir / "nowhere")), threads=1)

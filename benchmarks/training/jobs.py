@@ -45,7 +45,8 @@ def run_job(job: Job, threads: int) -> dict[str, Any]:
         started = time.perf_counter()
         with log.open("w", encoding="utf-8") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
+            _, status, usage = os.wait4(process.pid, 0)  # unlike Popen.wait it tells the peak memory
+            process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         if status:
             raise ValueError(f"{job.system} failed:\n{log.read_text(encoding='utf-8')[-3000:]}")

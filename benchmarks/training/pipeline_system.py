@@ -1,10 +1,13 @@
-"""The pipeline of this repository, as stages/train.py runs it, with the settings of params.yaml."""
+"""The pipeline of this repository, as stages/train.py runs it."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import PreTrainedModel
 
 from benchmarks.training.flops import EncoderShape, head_parameters, training_flops
 from benchmarks.training.jobs import Job
@@ -22,7 +25,11 @@ WARM_UP = 5
 
 def pipeline(job: Job) -> dict[str, Any]:
     """Train with section `train` of params.yaml."""
-    params = read_params()["train"]
+    return train_pipeline(job, read_params()["train"])
+
+
+def train_pipeline(job: Job, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Train with the settings `params` of section `train`."""
     model_settings, settings = (
         chosen(**{field.name: params[field.name] for field in fields(chosen)})
         for chosen in (ModelSettings, TrainingSettings)
@@ -37,20 +44,29 @@ def pipeline(job: Job) -> dict[str, Any]:
     def report(values: dict[str, float], step: int) -> None:
         timeline.evaluated(values["validation/accuracy"])
 
+    started = time.perf_counter()
     with timeline.follow():
         result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, report)
+    fine_tune_s = time.perf_counter() - started
     config = trainee.model.base_model.config
     head = head_parameters(config.hidden_size, len(intents), model_settings.head)
+    flops = training_flops(
+        train.lengths, EncoderShape.of(config), head, model_settings.freeze, _adapter_parameters(trainee.model)
+    )
     return {
         **timeline.as_dict(),
+        "fine_tune_s": fine_tune_s,
         "steady_step_s": timeline.steady_step_s(WARM_UP),
         "num_steps": len(timeline.steps_s),
         "texts_per_step": len(train) / -(-len(train) // settings.batch_size),
         "useful_tokens_per_text": float(train.lengths.mean()),
         "padding_share": result.padding_share,
-        "gflop_per_text": training_flops(train.lengths, EncoderShape.of(config), head, model_settings.freeze)
-        / len(train)
-        / 1e9,
+        "gflop_per_text": flops / len(train) / 1e9,
         "final_accuracy": result.best["accuracy"],
         "num_validation": len(validation),
     }
+
+
+def _adapter_parameters(model: PreTrainedModel) -> int | None:
+    sizes = [parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name]
+    return sum(sizes) if sizes else None

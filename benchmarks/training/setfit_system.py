@@ -67,7 +67,8 @@ def setfit(job: Job) -> dict[str, Any]:
     """Train with SetFit's defaults but for the learning rate of the encoder and the number of steps."""
     train, validation = (_texts(job, split) for split in ("train", "validation"))
     lengths = TokenizedTexts(job.split("tokenized", "train")).lengths
-    model = SetFitModel.from_pretrained(job.encoder_dir)
+    # Normalised, as all-MiniLM-L6-v2 is published for sentence-transformers.
+    model = SetFitModel.from_pretrained(job.encoder_dir, normalize_embeddings=True)
     model.model_body.max_seq_length = read_params()["tokenize"]["max_length"]
     timeline, work = Timeline(), WorkCounter()
     transformer = model.model_body[0]
