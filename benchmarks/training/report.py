@@ -122,14 +122,15 @@ def section(results: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _set_section(name: str, measured: Mapping[str, Any]) -> str:
+def _set_section(set_name: str, measured: Mapping[str, Any]) -> str:
     rows, target = rows_of(measured)
     counted = chosen(rows)
-    rates = best_rates(measured["rates"])
+    by_precision = {name: [rates[name] for rates in measured["rates"]] for name in ("fp32", "bf16")}
+    spans = [f"{min(rates):.0f} to {max(rates):.0f} GFLOP/s in {name}" for name, rates in by_precision.items()]
     lines = [
-        f"### {name}",
+        f"### {set_name}",
         "",
-        f"Matrix products: {rates['fp32']:.0f} GFLOP/s in fp32, {rates['bf16']:.0f} in bf16."
+        f"Matrix products, before and after each system: {', '.join(spans)}."
         + ("" if target is None else f" Target: {target:.4f}."),
         "",
         f"| system | {' | '.join(COLUMNS.values())} |",

@@ -92,7 +92,7 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the figures were measured on."""
     packages = ("torch", "transformers", "sentence-transformers", "setfit")
     versions = {name: version(name) for name in packages if find_spec(name.replace("-", "_"))}
-    return {**describe(), "threads": options.threads, "load_before": os.getloadavg()[0], **versions}
+    return {**describe(), "threads": options.threads, "load_before": round(os.getloadavg()[0], 1), **versions}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -139,6 +139,8 @@ def main() -> None:
                 write_json(RESULTS_PATH.with_suffix(".json"), results)
         if "pipeline" in options.only and "driver" in options.data:
             results["startup_s"] = [startup.measure() for _ in range(options.startups)]
+    if not results["sets"]:
+        return
     table = section(results)
     print(f"\n{table}")
     if not options.quick:
