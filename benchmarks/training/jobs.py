@@ -15,7 +15,7 @@ from typing import Any
 class Job:
     """What is trained; None where a system has no such setting."""
 
-    system: str  # notebook, trainer, setfit or pipeline
+    system: str  # one of benchmarks.training.run.SYSTEMS
     encoder_dir: str
     data_dir: str  # holds prepared/ and tokenized/, each with train.parquet and validation.parquet
     learning_rate: float | None = None
