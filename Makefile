@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow check verify sweep-seeds demo constraints
+.PHONY: help repro test test-slow check verify sweep-seeds demo benchmark-public constraints
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ sweep-seeds: .venv/installed  ## run the same settings over N seeds, then compar
 
 demo: .venv/installed-dev  ## the classifier in a browser, at http://127.0.0.1:7860
 	@python -m apps.demo
+
+benchmark-public: .venv/installed  ## the pipeline on BANKING77 and CLINC150, over seeds: benchmarks/public/results.md
+	@python -m benchmarks.public.run $(ARGS)
 
 constraints:  ## resolve every dependency anew and pin it in constraints.txt
 	rm -rf .cache/constraints && $(PYTHON) -m venv .cache/constraints
