@@ -4,6 +4,7 @@ import datetime
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 
 def describe() -> dict[str, str]:
@@ -16,6 +17,17 @@ def describe() -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
     }
+
+
+def add_section(path: Path, facts: dict[str, Any], table: str) -> None:
+    """Put `table`, under a heading with its `facts`, before the earlier results in the Markdown file at `path`.
+
+    What stands before the first heading of the second level stays on top.
+    """
+    top, _, before = path.read_text(encoding="utf-8").partition("\n## ")
+    about = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in ("date", "commit"))
+    section = f"\n## {facts['date']}, commit {facts['commit']}\n\n{about}\n\n{table}"
+    path.write_text(f"{top}{section}" + (f"\n\n## {before}" if before else "\n"), encoding="utf-8")
 
 
 def _processor() -> str:

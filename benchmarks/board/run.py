@@ -2,15 +2,13 @@
 
     python -m benchmarks.board.run --threads 1 2 4
 
-Every figure comes from a fresh process on the texts of data/prepared/validation.parquet. The result is put on top
-of benchmarks/board/results.md, with the machine, its load and the commit, and beside it as results.json.
+Every figure comes from a fresh process on the texts of data/prepared/validation.parquet. The result is put before the
+earlier ones in benchmarks/board/results.md, with the machine, its load and the commit, and beside it as results.json.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,8 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.board.probe import VARIANTS
+from benchmarks.machine import add_section, describe
 from intents.cli import run
-from intents.files import write_json, write_text
+from intents.files import write_json
 
 TEXTS_PATH = Path("data/prepared/validation.parquet")
 RESULTS_PATH = Path(__file__).with_name("results.md")
@@ -76,31 +75,22 @@ def measure(variant: str, threads: int, texts_path: Path, passes: int) -> dict[s
 
 
 def conditions(num_texts: int) -> dict[str, Any]:
-    """Return date, hardware, load, versions and commit."""
+    """Return date, commit, hardware, load and versions."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
     return {
-        "date": datetime.date.today().isoformat(),
-        "commit": git.stdout.strip() or "unknown",
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "vnni": any("avx512_vnni" in line or "avx_vnni" in line for line in lines),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
+        **describe(),
+        "VNNI": "avx512_vnni" in flags or "avx_vnni" in flags,
+        "load": f"{os.getloadavg()[0]:.1f}",
         **{name: version(name) for name in ("torch", "onnxruntime", "tokenizers")},
         "texts": num_texts,
     }
 
 
-def to_markdown(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return one dated section of results.md."""
-    about = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in ("date", "commit"))
-    lines = [f"## {facts['date']}, commit {facts['commit']}", "", about, ""]
-    lines += ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
-    lines += ["| " + " | ".join(str(row[name]) for name in _COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in _COLUMNS) + " |" for row in rows])
 
 
 def main() -> None:
@@ -108,12 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=3, help="answers to each text; the quickest counts")
+    parser.add_argument("--texts", type=int, help="take only so many, to see that it runs; nothing is written")
     options = parser.parse_args()
     for path in (TEXTS_PATH, *FILES.values()):
         if not path.exists():
             raise ValueError(f"{path} is missing: run `dvc repro export`, or `dvc pull`")
-    texts = [" ".join(text.split()) for text in pq.read_table(TEXTS_PATH).column("text").to_pylist()]
+    texts = [" ".join(text.split()) for text in pq.read_table(TEXTS_PATH).column("text").to_pylist()][: options.texts]
     facts, rows = conditions(len(texts)), []
     with tempfile.TemporaryDirectory() as scratch:
         texts_path = Path(scratch) / "texts.txt"
@@ -122,13 +113,11 @@ def main() -> None:
             for variant in options.variants:
                 rows.append(measure(variant, threads, texts_path, options.passes))
                 print(rows[-1], flush=True)
-    facts["load"] = f"{facts['load']} to {os.getloadavg()[0]:.1f}"
-    title, before = "# Board: one text at a time\n", ""
-    if RESULTS_PATH.is_file():
-        before = RESULTS_PATH.read_text(encoding="utf-8").removeprefix(title)
-    write_text(RESULTS_PATH, f"{title}\n{to_markdown(facts, rows)}{before}")
-    write_json(RESULTS_PATH.with_suffix(".json"), {"conditions": facts, "rows": rows})
-    print(f"{RESULTS_PATH} has the table")
+    facts["load"] += f" to {os.getloadavg()[0]:.1f}"
+    if options.texts is None:
+        add_section(RESULTS_PATH, facts, to_markdown(rows))
+        write_json(RESULTS_PATH.with_suffix(".json"), {"conditions": facts, "rows": rows})
+        print(f"{RESULTS_PATH} has the table")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,36 @@
 """apps.predict against transformers.pipeline: the same rows, checkpoint and machine, in one run.
 
-    python -m benchmarks.inference.compare --onnx models/onnx --checkpoint models/classifier [--rows 1500]
+    python -m benchmarks.inference.compare --rows 3000
 
 Each contender's loading and first answers are outside its time. Contenders take turns, `--rounds` times; the best
-round of each counts, so that other load on the machine weighs on none of them alone.
+round of each counts, so that other load on the machine weighs on none of them alone. The table is put before the
+earlier ones in benchmarks/inference/speed.md.
 """
 
 import argparse
 import csv
-import datetime
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.machine import add_section, describe
+from intents.cli import run
+
 Answer = Callable[[list[str]], list[str]]
+RESULTS_PATH = Path(__file__).with_name("speed.md")
+DEFAULT, BATCHED = "pipeline, default", "pipeline, batch_size=32"
+_HEADER = "| | texts/s | x default | x batch_size=32 | CPU ms/text | same as default |\n|---|---|---|---|---|---|"
 
 
 def read_texts(source: str, rows: int) -> list[str]:
     """Return `rows` distinct texts, spread over the file."""
     with open(source, encoding="utf-8", newline="") as file:
         texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(file)))
-    step = max(1, len(texts) // rows)
-    return texts[::step][:rows]
+    if len(texts) < rows:
+        raise ValueError(f"--rows {rows}: {source} has {len(texts)} distinct texts")
+    return [texts[index * len(texts) // rows] for index in range(rows)]
 
 
 def ours(folder: str, variant: str, threads: int) -> Answer:
@@ -53,63 +59,70 @@ def pipeline(folder: str, batch_size: int | None) -> Answer:
     import intents  # noqa: F401 (registers the architecture)
 
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     classify = transformers.pipeline("text-classification", model=folder, device="cpu")
     batches = {} if batch_size is None else {"batch_size": batch_size}
     return lambda texts: [found["label"] for found in classify(texts, truncation=True, **batches)]
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--onnx", required=True)
-    parser.add_argument("--checkpoint", required=True)
-    parser.add_argument("--source", default="data/raw/driver_intents.csv")
-    parser.add_argument("--rows", type=int, default=1500)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    import torch
-
-    threads = options.threads
-    torch.set_num_threads(threads)
-    contenders = {
-        "pipeline, default": pipeline(options.checkpoint, None),
-        "pipeline, batch_size=32": pipeline(options.checkpoint, 32),
-        "apps.predict, PyTorch": ours(options.checkpoint, "fp32", threads),
-        "apps.predict, ONNX fp32": ours(options.onnx, "fp32", threads),
-        "apps.predict, ONNX int8": ours(options.onnx, "int8", threads),
-    }
-    texts = read_texts(options.source, options.rows)
+def take_turns(contenders: dict[str, Answer], texts: list[str], rounds: int) -> str:
+    """Return the table."""
     seconds: dict[str, float] = {}
     cpu: dict[str, float] = {}
     answers: dict[str, list[str]] = {}
     for answer in contenders.values():
         answer(texts[:64])
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, answer in contenders.items():
             started, cpu_started = time.perf_counter(), time.process_time()
             answers[name] = answer(texts)
             cpu[name] = min(cpu.get(name, float("inf")), time.process_time() - cpu_started)
             seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - started)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    print(f"{datetime.date.today()}, {processor()}, {threads} threads, load {os.getloadavg()[0]:.1f}, commit {commit};")
-    print(f"{len(texts)} distinct texts of {options.source}, best of {options.rounds} rounds\n")
-    print(
-        "| | texts/s | x default | x batch_size=32 | CPU ms/text | same answers as default |\n|---|---|---|---|---|---|"
-    )
-    default, batched = seconds["pipeline, default"], seconds["pipeline, batch_size=32"]
+    lines = [_HEADER]
     for name, taken in seconds.items():
-        same = sum(a == b for a, b in zip(answers[name], answers["pipeline, default"], strict=True)) / len(texts)
+        same = sum(a == b for a, b in zip(answers[name], answers[DEFAULT], strict=True)) / len(texts)
+        ratios = " | ".join(f"{seconds[other] / taken:.1f}" for other in (DEFAULT, BATCHED))
         cpu_ms = 1000 * cpu[name] / len(texts)
-        rates = f"{len(texts) / taken:.0f} | {default / taken:.1f} | {batched / taken:.1f} | {cpu_ms:.2f} | {same:.2%}"
-        print(f"| {name} | {rates} |")
+        lines.append(f"| {name} | {len(texts) / taken:.0f} | {ratios} | {cpu_ms:.2f} | {same:.2%} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print and note."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--onnx", default="models/onnx")
+    parser.add_argument("--checkpoint", default="models/classifier")
+    parser.add_argument("--source", default="data/raw/driver_intents.csv")
+    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--print-only", action="store_true", help="to see that it runs; nothing is written")
+    options = parser.parse_args()
+    import torch
+
+    threads = options.threads
+    torch.set_num_threads(threads)
+    texts = read_texts(options.source, options.rows)
+    contenders = {
+        DEFAULT: pipeline(options.checkpoint, None),
+        BATCHED: pipeline(options.checkpoint, 32),
+        "apps.predict, PyTorch": ours(options.checkpoint, "fp32", threads),
+        "apps.predict, ONNX fp32": ours(options.onnx, "fp32", threads),
+        "apps.predict, ONNX int8": ours(options.onnx, "int8", threads),
+    }
+    facts = describe() | {"threads": threads, "load": f"{os.getloadavg()[0]:.1f}"}
+    table = take_turns(contenders, texts, options.rounds)
+    facts |= {
+        "load": f"{facts['load']} to {os.getloadavg()[0]:.1f}",
+        **{name: version(name) for name in ("torch", "transformers", "onnxruntime")},
+        "texts": f"{len(texts)} of {options.source}",
+        "rounds": options.rounds,
+    }
+    print(table)
+    if not options.print_only:
+        add_section(RESULTS_PATH, facts, table)
+        print(f"{RESULTS_PATH} has the table")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,6 +1,8 @@
 """Peak memory of apps.predict for tables of growing length: flat, if it streams.
 
-python -m benchmarks.inference.memory --model FOLDER [--rows 100000 300000]
+    python -m benchmarks.inference.memory --rows 100000 300000
+
+The table is put before the earlier ones in benchmarks/inference/memory.md.
 """
 
 import argparse
@@ -8,12 +10,20 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.machine import add_section, describe
+from intents.cli import run
+
+RESULTS_PATH = Path(__file__).with_name("memory.md")
 WORDS = "open close my the window door please turn on off light music seat it now is cold warm".split()
+_GOAL_ROWS = 10_000_000
 
 
 def write_texts(path: Path, rows: int) -> None:
+    """Write a CSV file of texts of 2 to 20 words and a number."""
     with path.open("w", encoding="utf-8") as file:
         file.write("id,text\n")
         for row in range(rows):
@@ -21,27 +31,46 @@ def write_texts(path: Path, rows: int) -> None:
             file.write(f"{row},{' '.join(words)} {row}\n")
 
 
-def peak_mib(model: str, rows: int, suffix: str) -> float:
+def measure(model: str, rows: int, suffix: str) -> tuple[float, float]:
+    """Return the peak resident memory in MiB and the seconds of answering a table of `rows` texts."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.csv"), Path(folder, f"out.{suffix}")
         write_texts(source, rows)
         line = [sys.executable, "-m", "apps.predict", str(source), str(target), "--model", model]
-        process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+        started = time.perf_counter()
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+        errors = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise ValueError(f"{' '.join(line)} failed")
-        return usage.ru_maxrss / 1024
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise ValueError(f"{' '.join(line)} failed:\n{errors}")
+        return usage.ru_maxrss / 1024, time.perf_counter() - started
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000])
-    parser.add_argument("--suffix", default="csv")
+    """Measure, print and note."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", default="models/onnx")
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000], help="from few to many")
+    parser.add_argument("--suffix", default="csv", choices=("csv", "jsonl", "parquet"), help="of the output")
+    parser.add_argument("--print-only", action="store_true", help="to see that it runs; nothing is written")
     options = parser.parse_args()
+    facts = describe() | {"onnxruntime": version("onnxruntime"), "model": options.model, "output": options.suffix}
+    lines, peaks = ["| rows | peak, MiB | rows/s |", "|---|---|---|"], []
     for rows in options.rows:
-        print(f"| {rows:,} | {peak_mib(options.model, rows, options.suffix):.0f} MiB |", flush=True)
+        peak, seconds = measure(options.model, rows, options.suffix)
+        peaks.append(peak)
+        lines.append(f"| {rows:,} | {peak:.0f} | {rows / seconds:.0f} |")
+        print(lines[-1], flush=True)
+    if len(peaks) > 1:
+        growth = (peaks[-1] - peaks[0]) / (options.rows[-1] - options.rows[0])
+        expected = peaks[-1] + growth * (_GOAL_ROWS - options.rows[-1])
+        lines += ["", f"At this growth {_GOAL_ROWS:,} rows would take {expected:.0f} MiB; the goal is 1024."]
+        print(lines[-1])
+    if not options.print_only:
+        add_section(RESULTS_PATH, facts, "\n".join(lines))
+        print(f"{RESULTS_PATH} has the table")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
