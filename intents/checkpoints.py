@@ -6,11 +6,14 @@ They lie in a folder that belongs to one combination of settings, data, code and
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -41,6 +44,15 @@ class Snapshot:
             for name, tensor in self.tensors.items()
             if name.startswith(f"{prefix}/")
         }
+
+
+def surroundings(packages: Sequence[str]) -> dict[str, Any]:
+    """Return what beside settings, data and code decides the last digits: versions, and the kind of machine."""
+    machine = [platform.machine(), torch.get_num_threads()]
+    if torch.cuda.is_available():
+        machine += [torch.cuda.get_device_name()]
+    versions = {name: version(name) for name in packages if find_spec(name)}
+    return {"versions": versions, "python": sys.version, "machine": machine}
 
 
 def run_key(settings: Mapping[str, Any], paths: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""One GPU per job: jobs that run at the same time agree, through file locks, on who has which."""
+"""GPUs of one job alone: jobs that run at the same time agree, through file locks, on who has which."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Literal
 
@@ -19,18 +19,18 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Claim:
-    """A device, and the lock that makes it this process's until `release`, or until the process ends.
+    """Devices, and the locks that make them this process's until `release`, or until the process ends.
 
-    The operating system drops the lock of a process that is killed, so no job ever waits for a dead one.
+    The operating system drops the locks of a process that is killed, so no job ever waits for a dead one.
     """
 
-    device: str
-    lock: BaseFileLock | None = None
+    devices: Sequence[str]
+    locks: Sequence[BaseFileLock] = ()
 
     def release(self) -> None:
-        """Give the device back."""
-        if self.lock is not None:
-            self.lock.release()
+        """Give the devices back."""
+        for lock in self.locks:
+            lock.release()
 
 
 def visible_devices() -> list[str]:
@@ -48,38 +48,63 @@ def visible_devices() -> list[str]:
     return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")] or [MACHINE]
 
 
-def claim_device(when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | None = None) -> Claim:
-    """Take one of `devices` (default: those visible) for this process, and hide the others from CUDA.
+def claim_devices(
+    num: int | Literal["auto"], when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | None = None
+) -> Claim:
+    """Take `num` of `devices` (default: those visible) for this process, and hide the others from CUDA.
 
-    Jobs that name the same `lock_dir` get a device each as long as there are enough; a machine without a GPU
-    counts as one device. Then `when_busy` decides: "wait" until one is free, or "share" the one that the
-    fewest jobs use.
+    Jobs that name the same `lock_dir` get devices of their own as long as there are enough; "auto" takes one, so that
+    as many jobs as there are GPUs run side by side. A machine without a GPU counts as one device, however many
+    processes are to share it. Then `when_busy` decides: "wait" until enough are free, or "share" those that the fewest
+    jobs use.
+
+    Raises:
+        ValueError: there are GPUs, but fewer than `num`.
+
     """
     names = list(devices) if devices is not None else visible_devices()
     if "LOCAL_RANK" in os.environ:  # torchrun started this process, and has chosen for it
-        return Claim(",".join(names))
+        return Claim(names)
+    wanted = 1 if num == "auto" or names == [MACHINE] else num
+    if wanted > len(names):
+        raise ValueError(
+            f"train.devices: {wanted} GPUs are more than are visible ({len(names)}: {', '.join(names)}); take at most"
+            f" {len(names)}, or set CUDA_VISIBLE_DEVICES= to train in {wanted} processes on the CPU"
+        )
     lock_dir.mkdir(parents=True, exist_ok=True)
-    claim = _try_claim(names, 0, lock_dir)
+    claim = _try_claim(wanted, names, 1, lock_dir)
     if claim is None and when_busy == "wait":
-        sys.stdout.write(f"waiting for other jobs to give back one of: {', '.join(names)} (runtime.when_busy)\n")
+        number = f"{wanted} of" if wanted > 1 else "one of"
+        sys.stdout.write(f"waiting for other jobs to give back {number}: {', '.join(names)} (runtime.when_busy)\n")
         sys.stdout.flush()
-    places = count(1)
+    places = count(2)
     while claim is None:
         if when_busy == "wait":
             time.sleep(_POLL_S)
-        claim = _try_claim(names, next(places) if when_busy == "share" else 0, lock_dir)
-    if claim.device != MACHINE:
-        os.environ["CUDA_VISIBLE_DEVICES"] = claim.device
+        claim = _try_claim(wanted, names, next(places) if when_busy == "share" else 1, lock_dir)
+    if names != [MACHINE]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim.devices)
     return claim
 
 
-def _try_claim(devices: Sequence[str], place: int, lock_dir: Path) -> Claim | None:
-    """Return the first of `devices` where place number `place` is free, or None."""
-    for device in devices:
-        lock = FileLock(lock_dir / f"{device.replace('/', '_')}.{place}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            continue
-        return Claim(device, lock)
+def _try_claim(num: int, devices: Sequence[str], places: int, lock_dir: Path) -> Claim | None:
+    """Return the `num` of `devices` that the fewest jobs use, each with a free one of its `places` places; or None.
+
+    All or none: jobs that each held a part of what they need would wait for one another for ever.
+    """
+    found: dict[str, BaseFileLock] = {}
+    with FileLock(lock_dir / "claiming.lock"):
+        for place, device in product(range(places), devices):
+            if device in found or len(found) == num:
+                continue
+            lock = FileLock(lock_dir / f"{device.replace('/', '_')}.{place}.lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            found[device] = lock
+    claim = Claim([device for device in devices if device in found], list(found.values()))
+    if len(found) == num:
+        return claim
+    claim.release()
     return None

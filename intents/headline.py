@@ -6,11 +6,12 @@ Shapes: n examples, c intents.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 
 def headline_metrics(labels_n: NDArray[np.int64], logits_nc: NDArray[np.float32]) -> dict[str, float]:
     """Return accuracy, macro_f1 and log_loss (mean negative log-likelihood in nats)."""
+    from sklearn.metrics import accuracy_score, f1_score, log_loss  # a second that training need not wait for
+
     predicted = logits_nc.argmax(1)
     intents = np.arange(logits_nc.shape[1])
     probabilities = np.exp(log_softmax(logits_nc.astype(np.float64), axis=1))

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import random
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,23 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from intents.averaging import AveragedWeights
 from intents.callbacks import BestState, trained_parameters
 from intents.checkpoints import Checkpoints, Snapshot
+from intents.parallel import from_all, from_first, process_index
 
 
 class SaveWhenDue(TrainerCallback):
-    """Asks the Trainer for a checkpoint as often as `checkpoints` wants one."""
+    """Asks the Trainer for a checkpoint as often as `is_due` says, for all processes at once."""
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, is_due: Callable[[], bool]) -> None:
+        self._is_due = is_due
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for one, unless this was the last step of a pass: its evaluation is still to come."""
         if not float(state.epoch or 0).is_integer():
-            control.should_save = self._checkpoints.due()
+            control.should_save = from_first(self._is_due)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for one, which the Trainer makes after the evaluation."""
-        control.should_save = self._checkpoints.due()
+        control.should_save = from_first(self._is_due)
 
 
 class ResumableTrainer(Trainer):
@@ -46,24 +48,34 @@ class ResumableTrainer(Trainer):
     _checkpoints: Checkpoints | None = None
     _resumed: Snapshot | None = None
 
-    def train_resumable(self, checkpoints: Checkpoints, scratch_dir: str) -> None:
-        """Train from the newest of `checkpoints`, or from the start, and write new ones."""
+    def train_resumable(self, checkpoints: Checkpoints | None, scratch_dir: str) -> None:
+        """Train from the newest of `checkpoints`, or from the start, and write new ones.
+
+        Of several processes the first one has `checkpoints`, the others None.
+        """
         self._checkpoints = checkpoints
-        self.add_callback(SaveWhenDue(checkpoints))
-        self._resumed = checkpoints.latest()
+        self.add_callback(SaveWhenDue(lambda: checkpoints is not None and checkpoints.due()))
+        self._resumed = from_first(lambda: None if checkpoints is None else checkpoints.latest())
         try:
             if self._resumed is None:
                 self.train()
                 return
             state = self._resumed.values["trainer"]
-            sys.stdout.write(f"resuming at step {state['global_step']} of {state['max_steps']}\n")
+            if checkpoints is not None:
+                sys.stdout.write(f"resuming at step {state['global_step']} of {state['max_steps']}\n")
             Path(scratch_dir, "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
             self.train(resume_from_checkpoint=scratch_dir)
         finally:
-            checkpoints.wait()
+            if checkpoints is not None:
+                checkpoints.wait()
 
-    def snapshot(self) -> Snapshot:
-        """Return a copy of all that training has changed, and of the generators of random numbers."""
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """Return what differs between processes that train together: random numbers, the loss since it was logged."""
+        state = {"random": torch.get_rng_state(), "loss": self._tr_loss.cpu()}
+        return state | ({"random_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+    def snapshot(self, own_states: Sequence[dict[str, torch.Tensor]]) -> Snapshot:
+        """Return a copy of all that training has changed, with the `own_state` of every process."""
         optimizer = self.optimizer.state_dict()
         tensors: dict[str, torch.Tensor] = {f"model/{name}": value for name, value in trained_parameters(self.model)}
         tensors |= {f"average/{i}": value for i, value in enumerate(self.averaged.average)}
@@ -75,9 +87,8 @@ class ResumableTrainer(Trainer):
                     tensors[f"optimizer/{index}/{name}"] = value
                 else:
                     numbers.setdefault(str(index), {})[name] = value
-        tensors |= {"random/torch": torch.get_rng_state(), "loop/loss": self._tr_loss}
-        if torch.cuda.is_available():
-            tensors |= {f"random/cuda/{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+        for index, state in enumerate(own_states):
+            tensors |= {f"process/{index}/{name}": value for name, value in state.items()}
         algorithm, keys, *rest = np.random.get_state()
         values = {
             "trainer": dataclasses.asdict(self.state),
@@ -95,8 +106,11 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # After the evaluation that ended training there is nothing to go on with.
-        if self._checkpoints is not None and not self.control.should_training_stop:
-            self._checkpoints.write(self.snapshot())
+        if self.control.should_training_stop:
+            return
+        own_states = from_all(self.own_state())
+        if self._checkpoints is not None:
+            self._checkpoints.write(self.snapshot(own_states))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self._resumed is not None
@@ -129,12 +143,12 @@ class ResumableTrainer(Trainer):
         snapshot, self._resumed = self._resumed, None
         for i, average in enumerate(self.averaged.average):
             average.copy_(snapshot.tensors[f"average/{i}"])
-        self._tr_loss.copy_(snapshot.tensors["loop/loss"])
+        own = snapshot.part(f"process/{process_index()}")
+        self._tr_loss.copy_(own["loss"])
         self._total_loss_scalar, self._globalstep_last_logged = snapshot.values["loop"]
         version, keys, gauss = snapshot.values["random"]["python"]
         random.setstate((version, tuple(keys), gauss))
         np.random.set_state(tuple(snapshot.values["random"]["numpy"]))
-        torch.set_rng_state(snapshot.tensors["random/torch"])
+        torch.set_rng_state(own["random"])
         if torch.cuda.is_available():
-            cuda = snapshot.part("random/cuda")
-            torch.cuda.set_rng_state_all([cuda[str(i)] for i in range(len(cuda))])
+            torch.cuda.set_rng_state(own["random_cuda"])

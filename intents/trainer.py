@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
@@ -17,6 +18,7 @@ from intents.contrastive import supervised_contrastive_loss
 from intents.four_bit import paged_adamw
 from intents.headline import headline_metrics
 from intents.optimising import balanced_weights, parameter_groups
+from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, num_processes, or_ignored, process_index
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
 
@@ -109,14 +111,18 @@ class IntentTrainer(ResumableTrainer):
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return batches of texts of similar length."""
+        """Return batches of texts of similar length; of several processes, this one's shares of them."""
         train: Any = self.train_dataset
         sampler: Any = BucketBatchSampler(train.lengths, self.settings.batch_size, self.settings.seed)
         if self.settings.gradient_accumulation > 1:
             sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
-        loader = DataLoader(train, batch_sampler=sampler, collate_fn=self.collate)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
+        if num_processes() > 1:
+            sampler = ShareSampler(sampler)
+        loader: DataLoader[Any] = DataLoader(
+            train, batch_sampler=sampler, collate_fn=lambda texts: self.collate(or_ignored(texts, self.pad_token_id))
+        )
+        # One process: accelerate's own division would fill the last batch with texts of the first.
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return AdamW, fused; for qlora on a GPU the paged one of 8 bits."""
@@ -142,15 +148,18 @@ class IntentTrainer(ResumableTrainer):
             outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="none"
         )
         if self.class_weights_c is not None:
-            loss_b = loss_b * self.class_weights_c.to(labels.device)[labels]
+            loss_b = loss_b * self.class_weights_c.to(labels.device)[labels.clamp(min=0)]
         summed = loss_b.sum()
         if settings.contrastive_weight:
-            contrast = supervised_contrastive_loss(outputs.features, labels, settings.contrastive_temperature)
-            summed = summed + settings.contrastive_weight * contrast * len(labels)
+            texts = gather_texts(outputs.features, labels)
+            contrast = supervised_contrastive_loss(*texts, settings.contrastive_temperature)
+            summed = summed + settings.contrastive_weight * contrast * labels.ne(IGNORED).sum()
         return summed / num_items
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and time it without the evaluations."""
+        if process_index():  # else all processes would drop the same activations, each of texts of its own
+            torch.manual_seed(self.settings.seed + process_index())
         started = time.perf_counter()
         output = super().train(*args, **kwargs)
         self.training_seconds += time.perf_counter() - started
@@ -161,7 +170,8 @@ class IntentTrainer(ResumableTrainer):
         started = time.perf_counter()
         with self.averaged.in_place():
             train: Any = self.train_dataset
-            metrics = score(self.model, train, self.validation, self.pad_token_id, self.settings.precision)
+            arguments = (self.model, train, self.validation, self.pad_token_id, self.settings.precision)
+            metrics = from_first(lambda: score(*arguments))
             found = {f"eval_{name}": value for name, value in metrics.items()}
             self.log(found)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
@@ -189,4 +199,5 @@ def _training_arguments(settings: TrainingSettings, scratch_dir: str) -> Trainin
         disable_tqdm=True,
         seed=settings.seed,
         remove_unused_columns=False,
+        ddp_broadcast_buffers=False,  # they never change, and may be as large as the embedding table
     )

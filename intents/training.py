@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
+from intents.attention import trainable_attention
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
-from intents.trainer import IntentTrainer, TrainingSettings
+from intents.parallel import from_all, from_first, process_index
+from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
 
 
@@ -37,19 +39,25 @@ def fine_tune(
 
     `log` is called with the metrics of each evaluation and the optimizer step. With `checkpoints` training goes on from
     the newest of them; speed and padding are then those since.
+
+    Of several processes (see intents.parallel) each calls this; `log` and `checkpoints` are those of the first.
     """
     result = TrainingResult()
-    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train):
+    attention = trainable_attention(model, resolve_precision(settings.precision))
+    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train), attention:
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
-        trainer.add_callback(Progress(trainer.best, log))
-        if checkpoints is None:
-            trainer.train()
-        else:
+        if process_index() == 0:
+            trainer.add_callback(Progress(trainer.best, log))
+        if from_first(lambda: checkpoints is not None):
             trainer.train_resumable(checkpoints, scratch)
+        else:
+            trainer.train()
         trainer.best.restore(model)
     result.curves, result.best = trainer.best.curves, trainer.best.metrics
     seconds, counted = trainer.training_seconds, trainer.collate
-    result.examples_per_second = counted.examples / seconds
-    result.useful_tokens_per_second = counted.useful_tokens / seconds
-    result.padding_share = 1 - counted.useful_tokens / counted.padded_tokens
+    counts = from_all([counted.examples, counted.useful_tokens, counted.padded_tokens])
+    examples, useful_tokens, padded_tokens = (sum(column) for column in zip(*counts, strict=True))
+    result.examples_per_second = examples / seconds
+    result.useful_tokens_per_second = useful_tokens / seconds
+    result.padding_share = 1 - useful_tokens / padded_tokens
     return result

@@ -7,19 +7,18 @@ metrics/train.json and metrics/plots/training.csv.
 """
 
 import os
-import platform
-import sys
 from dataclasses import fields
-from importlib.metadata import version
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from intents.allocation import keep_freed_memory
 from intents.cli import run
-from intents.devices import WhenBusy, claim_device
+from intents.devices import Claim, WhenBusy, claim_devices
 from intents.files import atomic_path, write_csv, write_json
+from intents.launching import is_first, launch, num_launched, num_together, work
 from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
 from intents.tracking import start_tracker
@@ -67,6 +66,7 @@ class TrainParams(Params):
     dropout: float | None = Field(ge=0, lt=1)
     max_grad_norm: float = Field(ge=0)
     precision: Literal["auto", "bf16", "fp32"]
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)]
     metric_for_best: Literal["accuracy", "macro_f1", "log_loss"]
     patience: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -110,17 +110,42 @@ class RuntimeParams(Params):
 
 
 def main() -> None:
-    """Run the stage."""
+    """Run the stage, in as many processes as `train.devices` asks for."""
     params = load_params("train", TrainParams)
     tracking = load_params("tracking", TrackingParams)
     runtime = load_params("runtime", RuntimeParams)
+    num_processes = num_together(params.devices)
+    if num_processes * params.gradient_accumulation > params.batch_size:
+        raise ValueError(
+            f"train.batch_size: {num_processes} processes (train.devices) need a text each in each of the"
+            f" {params.gradient_accumulation} parts of a step (train.gradient_accumulation), so at least"
+            f" {num_processes * params.gradient_accumulation}, got {params.batch_size}"
+        )
     durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
-    claim = claim_device(runtime.when_busy, durable_dir / "devices")
+    claim = claim_devices(params.devices, runtime.when_busy, durable_dir / "devices")
+    train = partial(_train, params, tracking, runtime, durable_dir, claim)
+    try:
+        if num_launched() is not None:
+            work(train)
+        elif num_processes > 1:
+            launch("stages.train", num_processes)
+        else:
+            train()
+    finally:
+        claim.release()
+
+
+def _train(
+    params: TrainParams, tracking: TrackingParams, runtime: RuntimeParams, durable_dir: Path, claim: Claim
+) -> None:
+    """Train; of several processes the first one writes the results."""
+    keep_freed_memory()
     # Heavy packages only once the settings are known to be right and CUDA knows which GPU it may see.
     import transformers
 
     from intents.batching import TokenizedTexts
     from intents.methods import ModelSettings, build_trainee, finish
+    from intents.parallel import part_company
     from intents.tokenizing import load_tokenizer, max_length_of
     from intents.trainer import TrainingSettings, resolve_precision, score
     from intents.training import fine_tune
@@ -132,13 +157,18 @@ def main() -> None:
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
     trainee = build_trainee(ENCODER_DIR, intents_of(TRAIN_PATH), _chosen(ModelSettings, params))
     counts = trainee.num_parameters
-    print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {claim.device}")
+    first = is_first()
+    if first:
+        print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {', '.join(claim.devices)}")
 
     name = os.environ.get("DVC_EXP_NAME")
-    tracker = start_tracker(tracking.report_to, tracking.project, name, read_params(), durable_dir)
+    tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
-    checkpoints = _checkpoints(params, runtime.checkpoint_every, durable_dir / "checkpoints")
+    checkpoints = _checkpoints(params, runtime.checkpoint_every, durable_dir / "checkpoints") if first else None
     result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
+    part_company()
+    if not first:
+        return
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
     metrics = {**_metrics(result), "parameters": counts, "precision": resolve_precision(params.precision)}
     if trainee.adapter is not None:  # what ships is the merged classifier
@@ -153,7 +183,6 @@ def main() -> None:
     if checkpoints is not None:
         checkpoints.remove()
     tracker.finish(metrics)
-    claim.release()
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
 
@@ -167,17 +196,11 @@ def _checkpoints(params: TrainParams, every_s: float, folder: Path) -> "Checkpoi
     """Return where this training, and no other, keeps its checkpoints; None if it is to keep none."""
     if not every_s:
         return None
-    import torch
-
     import intents
-    from intents.checkpoints import Checkpoints, run_key
+    from intents.checkpoints import Checkpoints, run_key, surroundings
 
-    machine = [platform.machine(), torch.get_num_threads()]
-    if torch.cuda.is_available():
-        machine += [torch.cuda.get_device_name()]
-    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
     code = sorted(Path(intents.__file__).parent.glob("*.py"))
-    settings = {"params": params.model_dump(), "versions": versions, "python": sys.version, "machine": machine}
+    settings = {"params": params.model_dump(), "processes": num_launched(), **surroundings(PACKAGES)}
     inputs = [ENCODER_DIR, TRAIN_PATH, VALIDATION_PATH]
     return Checkpoints(folder, run_key(settings, [*inputs, Path(__file__), *code]), every_s)
 

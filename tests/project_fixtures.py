@@ -19,7 +19,7 @@ from tests.remote_servers import S3Server
 from tests.tiny_encoder import write_bert
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card")
+STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "card", "export")
 OFFICIAL_TEST = "official_test.csv"
 _LEFT_OUT = ("tests/", "benchmarks/", "metrics/", "dvc.lock")
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from intents.devices import MACHINE, visible_devices
+from intents.devices import MACHINE, claim_devices, visible_devices
 
 _JOB = """
 import os, sys
 from pathlib import Path
-from intents.devices import claim_device
-when_busy, lock_dir, *devices = sys.argv[1:]
-claim = claim_device(when_busy, Path(lock_dir), devices or None)
-print("has", claim.device, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+from intents.devices import claim_devices
+num, when_busy, lock_dir, *devices = sys.argv[1:]
+num = num if num == "auto" else int(num)
+claim = claim_devices(num, when_busy, Path(lock_dir), devices or None)
+print("has", ",".join(claim.devices), os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.readline()
 claim.release()
 print("released", flush=True)
@@ -31,8 +32,8 @@ StartJob = Callable[..., Job]
 def start_job(tmp_path: Path) -> Iterator[StartJob]:
     jobs: list[Job] = []
 
-    def start(when_busy: str, *devices: str, **env: str) -> Job:
-        command = [sys.executable, "-c", _JOB, when_busy, str(tmp_path / "locks"), *devices]
+    def start(when_busy: str, *devices: str, num: str = "auto", **env: str) -> Job:
+        command = [sys.executable, "-c", _JOB, num, when_busy, str(tmp_path / "locks"), *devices]
         clean = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         pipe = subprocess.PIPE
         job = subprocess.Popen(command, cwd=ROOT, env=clean | env, stdin=pipe, stdout=pipe, text=True)
@@ -69,6 +70,39 @@ def test_a_third_job_waits_until_a_gpu_is_given_back(start_job: StartJob) -> Non
     assert _line(third).startswith("waiting for other jobs to give back one of: GPU-a, GPU-b")
     _go_on(first)
     assert _line(third) == f"has {freed} {freed}"
+
+
+def test_a_job_gets_as_many_gpus_as_it_asks_for_or_waits_for_all_of_them(start_job: StartJob) -> None:
+    gpus = ("GPU-a", "GPU-b", "GPU-c")
+    single = start_job("wait", *gpus)
+    assert _line(single) == "has GPU-a GPU-a"
+    double = start_job("wait", *gpus, num="2")
+    assert _line(double) == "has GPU-b,GPU-c GPU-b,GPU-c"
+    waiting = start_job("wait", *gpus, num="2")
+    assert _line(waiting).startswith("waiting for other jobs to give back 2 of: GPU-a, GPU-b, GPU-c")
+    _go_on(single)
+    assert _line(single) == "released"
+    third = start_job("wait", *gpus)  # the one that waits for two holds none
+    assert _line(third) == "has GPU-a GPU-a"
+    _go_on(double)
+    assert _line(waiting) == "has GPU-b,GPU-c GPU-b,GPU-c"
+
+
+def test_jobs_of_several_gpus_that_share_take_those_with_the_fewest_jobs(start_job: StartJob) -> None:
+    jobs = [start_job("share", "GPU-a", "GPU-b", "GPU-c", num="2")]
+    first = _line(jobs[0])
+    jobs.append(start_job("share", "GPU-a", "GPU-b", "GPU-c", num="2"))
+    assert [first, _line(jobs[1])] == ["has GPU-a,GPU-b GPU-a,GPU-b", "has GPU-a,GPU-c GPU-a,GPU-c"]
+
+
+def test_more_gpus_than_there_are_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train.devices: 3 GPUs are more than are visible \(2: 0, 1\); take at most 2"):
+        claim_devices(3, "wait", tmp_path, ["0", "1"])
+
+
+def test_processes_on_the_cpu_have_the_machine_together(start_job: StartJob) -> None:
+    assert _line(start_job("wait", num="4", CUDA_VISIBLE_DEVICES="")) == f"has {MACHINE}"
+    assert _line(start_job("wait", num="2", CUDA_VISIBLE_DEVICES="")).startswith("waiting")
 
 
 def test_a_killed_job_gives_its_gpu_back(start_job: StartJob) -> None:

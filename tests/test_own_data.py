@@ -15,12 +15,12 @@ import yaml
 
 from apps.demo.showcase import confusion_of
 from intents.tables import intents_of
-from stages import evaluate
+from stages import card, evaluate
 from tests.conftest import REPOSITORY
 from tests.predict_fixtures import answer
 
 pytestmark = pytest.mark.filterwarnings("default")
-STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate")
+STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "card")
 SAID = {"door": "open close door", "light": "light on off", "music": "music seat cold", "oos": "it is now"}
 NOISE = "a b c please my the turn warm".split()
 
@@ -37,7 +37,7 @@ def write(path: Path, intents: list[str], rows_of_each: int = 40) -> None:
 
 
 def run_pipeline(folder: Path, encoder_dir: Path, source: str, **settings: dict) -> Path:
-    """Run the stages up to the evaluation in `folder`, in this process: DVC has tests of its own."""
+    """Run all stages but the export in `folder`, in this process: DVC has tests of its own."""
     write(folder / "tickets.csv", ["door", "light", "music"])
     write(folder / "scoped.csv", ["door", "light", "music", "oos"])
     shutil.copytree(REPOSITORY / "data/behaviour", folder / "data/behaviour")
@@ -66,7 +66,7 @@ def finished(tmp_path_factory, tiny_encoder):
 
 
 def calibration_of(folder: Path) -> dict:
-    return json.loads((folder / "models/classifier/calibration.json").read_text())
+    return json.loads((folder / "models/calibration/calibration.json").read_text())
 
 
 def predictions_of(folder: Path) -> list[dict]:
@@ -97,7 +97,7 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
     monkeypatch.chdir(folder)
     usual = Counter(row["predicted"] for row in predictions_of(folder)).most_common(1)[0][0]
     calibration = calibration_of(folder) | {"thresholds": {usual: 1.01}}
-    (folder / "models/classifier/calibration.json").write_text(json.dumps(calibration))
+    (folder / "models/calibration/calibration.json").write_text(json.dumps(calibration))
     evaluate.main()
     found = predictions_of(folder)
     answer_to = {usual: "abstain"}
@@ -108,6 +108,7 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
     assert sum(map(sum, matrix.counts)) == len(found)
     test = json.loads((folder / "metrics/evaluate.json").read_text())["test"]
     assert test["coverage"] == pytest.approx(sum(row["answer"] != "abstain" for row in found) / len(found), abs=1e-4)
+    card.main()
     (folder / "in.csv").write_text("text\n" + "\n".join(row["text"] for row in found) + "\n")
     answer("in.csv", "out.csv", "--model", "models/classifier")
     assert "abstain" in (folder / "out.csv").read_text()

@@ -3,11 +3,16 @@
 import csv
 import importlib
 import json
+import re
 from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
+from apps.release import release
+from intents.files import sha256_of
 from tests.project_fixtures import OFFICIAL_TEST, STAGES, clone, stages_run
 
 pytest_plugins = ["tests.project_fixtures"]
@@ -20,7 +25,10 @@ TIMED = {"metrics/train.json", "metrics/baselines.json"}  # have examples per se
 def repository(finished_project, tmp_path_factory):
     """A clone of the finished project in which everything has run anew; tests leave it reproduced and committed."""
     own = clone(finished_project.git_url, tmp_path_factory.mktemp("one") / "clone", finished_project.author.env)
-    assert stages_run(own.dvc("repro")) == list(STAGES)  # a clone has no cache and no remote
+    printed = own.dvc("repro")
+    assert stages_run(printed) == list(STAGES)  # a clone has no cache and no remote
+    # An int8 variant that fails its gate must not keep anybody from the classifier.
+    assert printed.index("Running stage 'card'") < printed.index("Running stage 'export'")
     own.commit("run")
     return own
 
@@ -69,6 +77,7 @@ def test_what_no_stage_reads_reruns_nothing(repository):
 def test_an_edited_file_reruns_the_stages_that_read_it_and_others_only_if_their_input_changed(repository):
     readers = {
         "intents/scoring.py": ["calibrate", "evaluate"],
+        "intents/templates/card.md.j2": ["card"],
         "intents/templates/report.html.j2": ["evaluate"],
         "stages/evaluate.py": ["evaluate"],
         "stages/prepare.py": ["prepare"],
@@ -79,8 +88,8 @@ def test_an_edited_file_reruns_the_stages_that_read_it_and_others_only_if_their_
         mark = "{# edited #}\n" if name.endswith(".j2") else "# edited\n"
         path.write_text(path.read_text(encoding="utf-8") + mark, encoding="utf-8")
     assert stale(repository) == readers
-    # Comments: splits, tokens and classifier stay the same bytes, so nothing is trained, exported or described anew.
-    assert stages_run(repository.dvc("repro")) == ["prepare", "tokenize", "calibrate", "evaluate"]
+    # Comments: splits, tokens and calibration stay the same bytes, so nothing is trained or exported anew.
+    assert stages_run(repository.dvc("repro")) == ["prepare", "tokenize", "calibrate", "evaluate", "card"]
     repository.commit("comments")
 
 
@@ -203,6 +212,32 @@ def test_the_ladder_and_the_behavioural_suite_are_scored(outputs):
         assert sum(int(row["pairs"]) for row in csv.DictReader(file)) == counts["asked"]
     page = (outputs / "metrics/report.html").read_text(encoding="utf-8")
     assert "<h2>Ladder</h2>" in page and "<h2>Behaviour</h2>" in page
+
+
+def test_the_checkpoint_carries_its_model_card_and_its_calibration(outputs):
+    folder = outputs / "models/classifier"
+    names = {path.name for path in (outputs / "models/trained").iterdir()}
+    assert {path.name for path in folder.iterdir()} == names | {"calibration.json", "README.md"}
+    test = json.loads((outputs / "metrics/evaluate.json").read_text(encoding="utf-8"))["test"]
+    card = ModelCard.load(folder / "README.md")
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {"accuracy": test["accuracy"], "f1": test["macro_f1"]}
+    assert sha256_of(folder / "model.safetensors") in card.text
+
+
+def test_a_release_has_checkpoint_card_and_exports_and_its_snippets_run(outputs, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "release"
+    monkeypatch.chdir(outputs)
+    release(target)
+    assert (target / "onnx/metrics.json").read_bytes() == Path("metrics/export.json").read_bytes()
+    page = (target / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:  # in the order of the text: the checkpoint, the runtime, plain ONNX
+        moved = snippet.replace("models/classifier", str(target)).replace("models/onnx", str(target / "onnx"))
+        exec(moved, {"__name__": "__main__"})
+        printed = capsys.readouterr().out
+        assert any(intent in printed for intent in ("no_intent", "window_down", "conditioner_on", "wipers_on")), printed
 
 
 def test_the_splits_open_with_datasets(outputs, tmp_path):

@@ -19,7 +19,7 @@ from intents.trainer import IntentTrainer
 from intents.training import fine_tune
 from stages import train as stage
 from tests.conftest import REPOSITORY
-from tests.training_fixtures import INTENTS, PAD, model_settings, training_settings, write_split
+from tests.training_fixtures import INTENTS, PAD, model_settings, training_settings
 
 pytest_plugins = ["tests.training_fixtures"]
 EVERY_STEP_S = 1e-9
@@ -112,30 +112,11 @@ def test_a_disk_that_takes_no_checkpoint_does_not_stop_training(train, tmp_path,
 
 
 @pytest.fixture
-def inputs(workspace, monkeypatch):
+def inputs(stage_inputs):
     """The stage's inputs; returns the function that changes settings."""
-    from tests.tiny_encoder import write_encoder, write_examples
-
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    write_examples(Path("examples.csv"))
-    write_encoder(Path("models/encoder"), Path("examples.csv"))
-    for seed, split in enumerate(("train", "validation")):
-        write_split(Path(f"data/tokenized/{split}.parquet"), 200, seed)
-        _add_facts(Path(f"data/tokenized/{split}.parquet"))
-    workspace("tracking", report_to="none")
-    workspace("runtime", checkpoint_every=EVERY_STEP_S)
-    workspace("train", num_epochs=2, precision="fp32", batch_size=8, dropout=0.1, freeze="none")
-    return workspace
-
-
-def _add_facts(path):
-    import pyarrow.parquet as pq
-
-    from intents.tables import with_facts, write_table
-    from intents.tokenizing import SCHEMA
-
-    columns = pq.read_table(path).to_pydict()
-    write_table(path, columns, with_facts(SCHEMA, intents=INTENTS, max_length=16))
+    stage_inputs("runtime", checkpoint_every=EVERY_STEP_S)
+    stage_inputs("train", num_epochs=2, dropout=0.1)
+    return stage_inputs
 
 
 def test_the_stage_removes_its_checkpoints_once_its_results_are_written(inputs):

@@ -12,7 +12,7 @@ from intents.batching import TokenizedTexts
 from intents.classifier import build_classifier
 from intents.methods import ModelSettings, build_trainee, finish
 from intents.predicting import predict_logits
-from intents.tables import write_table
+from intents.tables import with_facts, write_table
 from intents.tokenizing import SCHEMA
 from intents.trainer import TrainingSettings
 from intents.training import fine_tune
@@ -84,13 +84,13 @@ def write_family(folder: Path, family: str) -> Path:
     return folder
 
 
-def write_split(path: Path, num_texts: int, seed: int, shares=(0.4, 0.35, 0.25)) -> TokenizedTexts:
+def write_split(path: Path, num_texts: int, seed: int, shares=(0.4, 0.35, 0.25), facts=None) -> TokenizedTexts:
     """Write texts whose words tell their intent, most of the time."""
     random = np.random.default_rng(seed)
     labels = random.choice(3, num_texts, p=shares)
     words = [random.integers(4 + 15 * label, 19 + 15 * label, random.integers(3, 9)) for label in labels]
     ids = [[2, *text.tolist(), 3] for text in words]
-    write_table(path, {"input_ids": ids, "label": labels.tolist()}, SCHEMA)
+    write_table(path, {"input_ids": ids, "label": labels.tolist()}, with_facts(SCHEMA, **(facts or {})))
     return TokenizedTexts(path)
 
 
@@ -128,6 +128,22 @@ def splits(tmp_path_factory):
     """A train and a validation split."""
     folder = tmp_path_factory.mktemp("splits")
     return write_split(folder / "train.parquet", 100, seed=0), write_split(folder / "validation.parquet", 40, seed=1)
+
+
+@pytest.fixture
+def stage_inputs(workspace, monkeypatch):
+    """The inputs of stages.train, tiny, in the working directory; returns the function that changes settings."""
+    from tests.tiny_encoder import write_encoder, write_examples
+
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    write_examples(Path("examples.csv"))
+    write_encoder(Path("models/encoder"), Path("examples.csv"))
+    for seed, split in enumerate(("train", "validation")):
+        path = Path(f"data/tokenized/{split}.parquet")
+        write_split(path, 201, seed, facts={"intents": INTENTS, "max_length": 16})
+    workspace("tracking", report_to="none")
+    workspace("train", precision="fp32", batch_size=8, freeze="none")
+    return workspace
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from intents.methods import ModelSettings, build_trainee, finish
 from intents.params import read_params
 from intents.tables import intents_of
 from intents.tokenizing import load_tokenizer, max_length_of
-from intents.trainer import TrainingSettings
-from intents.training import fine_tune, score
+from intents.trainer import TrainingSettings, score
+from intents.training import fine_tune
 
 ENCODER_DIR = Path("models/encoder")
 TOKENIZED_DIR = Path("data/tokenized")

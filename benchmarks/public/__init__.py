@@ -1,0 +1,1 @@
+"""The pipeline on public data sets, beside published figures."""
