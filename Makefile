@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow check verify sweep-seeds demo benchmark-public constraints
+.PHONY: help repro test test-slow check verify sweep-seeds demo benchmark-public benchmark-training constraints
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,10 +44,14 @@ demo: .venv/installed-dev  ## the classifier in a browser, at http://127.0.0.1:7
 benchmark-public: .venv/installed  ## the pipeline on BANKING77 and CLINC150, over seeds: benchmarks/public/results.md
 	@python -m benchmarks.public.run $(ARGS)
 
+benchmark-training: .venv/installed-dev  ## speed of training beside stock Trainer and SetFit: benchmarks/training/results.md
+	@python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	@python -m benchmarks.training.run $(ARGS)
+
 constraints:  ## resolve every dependency anew and pin it in constraints.txt
 	rm -rf .cache/constraints && $(PYTHON) -m venv .cache/constraints
 	.cache/constraints/bin/pip install --quiet torch==2.13.0
-	.cache/constraints/bin/pip install --quiet -e '.[all,dev]'
+	.cache/constraints/bin/pip install --quiet -e '.[all,dev,benchmark]'
 	( echo "# Exact versions of everything that is installed; made by: make constraints"; \
 	  .cache/constraints/bin/pip freeze --all --exclude-editable \
 	  | grep -vE '^(pip|setuptools|wheel|nvidia-.*|cuda-.*|triton)(==| @)' | sed -E 's/\+cpu$$//' ) > constraints.txt

@@ -3,16 +3,17 @@
 import os
 from pathlib import Path
 
+from apps.revisions import open_repository
+
 
 def finished_experiments(root: Path = Path(".")) -> list[str]:
     """Return the names of HEAD's experiments, the oldest first.
 
     DVC saves an experiment under refs/exps only once all of its stages have succeeded.
     """
-    from dvc.repo import Repo
     from dvc.repo.experiments.utils import exp_refs_by_baseline
 
-    with Repo(str(root)) as repo:
+    with open_repository(root) as repo:
         head = repo.scm.get_rev()
         refs = exp_refs_by_baseline(repo.scm, {head})[head]
         saved = {ref.name: repo.scm.resolve_commit(repo.scm.get_ref(str(ref))).commit_time for ref in refs}
@@ -21,9 +22,7 @@ def finished_experiments(root: Path = Path(".")) -> list[str]:
 
 def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
     """Return, by name, the fate and the log of each experiment of HEAD that failed, is running or waits."""
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
+    with open_repository(root) as repo:
         queue = repo.experiments.celery_queue
         if not Path(queue.wdir).is_dir():
             return {}

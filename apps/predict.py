@@ -9,12 +9,13 @@ Every row keeps its place and its columns, and gets an intent, a confidence and,
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
-from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_folder
+from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classifier
 from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import VARIANTS, Scorer, has_model, load_scorer
@@ -130,7 +131,7 @@ def predict(options: argparse.Namespace) -> None:
     parts, finished, before = plan.parts, None, Counts()
     if plan.folder:
         settings = {name: getattr(options, name) for name in _SETTINGS}
-        finished = FinishedParts(plan.folder, {**settings, "model": sha256_of_folder(model_dir)})
+        finished = FinishedParts(plan.folder, {**settings, "model": sha256_of_classifier(model_dir)})
         known = {part: finished.find(part) for part in parts}
         before = sum((counts for counts in known.values() if counts), Counts())
         parts = [part for part in parts if known[part] is None]
@@ -151,6 +152,7 @@ def _say(counts: Counts, before: Counts, seconds: float) -> None:
 
 def main() -> None:
     """Run the command; a reader that stops early, such as head, ends it quietly."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once, but cleaning up, as Ctrl-C does
     try:
         predict(parse_arguments())
     except BrokenPipeError:

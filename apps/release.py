@@ -1,8 +1,9 @@
-"""Puts a checkpoint together for people elsewhere: weights, tokenizer, model card and ONNX files in one folder.
+"""Puts together what people elsewhere need: the checkpoint with its model card, and the ONNX files, in one folder.
 
     python -m apps.release build/release
 
-The folder is laid out as the Hugging Face Hub wants it: README.md beside the weights, ONNX files under onnx/.
+The folder is laid out as the Hugging Face Hub wants it: README.md beside the weights, ONNX files under onnx/, with what
+the export gate measured.
 """
 
 import argparse
@@ -14,11 +15,11 @@ from intents.files import atomic_path
 
 CLASSIFIER_DIR = Path("models/classifier")
 ONNX_DIR = Path("models/onnx")
-CARD_PATH = Path("models/card/README.md")
+EXPORT_METRICS_PATH = Path("metrics/export.json")
 
 
 def release(target: Path) -> None:
-    """Write the checkpoint with its card to the folder `target`.
+    """Write the checkpoint and its ONNX files to the folder `target`.
 
     Raises:
         ValueError: `target` is there already, or the pipeline has not made all the parts.
@@ -26,13 +27,13 @@ def release(target: Path) -> None:
     """
     if target.exists():
         raise ValueError(f"{target} exists already: remove it or name another folder")
-    missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, CARD_PATH) if not part.exists()]
+    missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, EXPORT_METRICS_PATH) if not part.exists()]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: run `dvc repro`, or `dvc pull`")
     with atomic_path(target) as folder:
         shutil.copytree(CLASSIFIER_DIR, folder)
         shutil.copytree(ONNX_DIR, folder / "onnx")
-        shutil.copyfile(CARD_PATH, folder / "README.md")
+        shutil.copyfile(EXPORT_METRICS_PATH, folder / "onnx/metrics.json")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from apps.revisions import resolve
+from apps.revisions import open_repository, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
 from intents.tables import read_fact
@@ -41,10 +41,8 @@ class ResultReader:
     """
 
     def __init__(self, root: Path = Path(".")) -> None:
-        from dvc.repo import Repo
-
         self._root = root
-        self._repo = Repo(str(root))
+        self._repo = open_repository(root)
 
     def __enter__(self) -> Self:
         return self

@@ -1,23 +1,47 @@
 """Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intents.files import atomic_path
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
 CACHE_DIR = Path(".cache/revisions")
+
+
+def open_repository(root: Path = Path(".")) -> "Repo":
+    """Return DVC's view of the repository around `root`, a context to leave when done.
+
+    Raises:
+        ValueError: `root` is not in a Git repository with DVC.
+
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+    from dvc.scm import NoSCM, SCMError
+
+    try:
+        repo = Repo(str(root))
+        has_revisions = not isinstance(repo.scm, NoSCM)
+    except (NotDvcRepoError, SCMError):
+        has_revisions = False
+    if not has_revisions:
+        raise ValueError(f"other revisions need a Git repository with DVC; {root.resolve()} is in none")
+    return repo
 
 
 def resolve(rev: str, root: Path = Path(".")) -> str:
     """Return the commit, 40 hexadecimal digits, that `rev` (branch, tag, commit or experiment name) stands for.
 
     Raises:
-        ValueError: Git knows no such revision and DVC no such experiment.
+        ValueError: Git knows no such revision and DVC no such experiment, or `root` is in no repository.
 
     """
-    from dvc.repo import Repo
     from dvc.scm import RevError, resolve_rev
 
-    with Repo(str(root)) as repo:
+    with open_repository(root) as repo:
         try:
             return str(resolve_rev(repo.scm, rev))
         except RevError:

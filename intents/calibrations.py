@@ -26,19 +26,19 @@ class Calibration:
     no_action: Sequence[str] = ()
 
 
-def write_calibration(classifier_dir: Path, calibration: Calibration) -> None:
-    """Write `calibration` beside the weights in `classifier_dir`."""
-    write_json(classifier_dir / CALIBRATION_FILE, asdict(calibration))
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write `calibration` to `folder`."""
+    write_json(folder / CALIBRATION_FILE, asdict(calibration))
 
 
-def read_calibration(classifier_dir: Path, intents: Sequence[str]) -> Calibration:
-    """Return the calibration in `classifier_dir`; temperature 1 and no thresholds where there is none.
+def read_calibration(folder: Path, intents: Sequence[str]) -> Calibration:
+    """Return the calibration in `folder`; temperature 1 and no thresholds where there is none.
 
     Raises:
         ValueError: the file is there, but does not suit the classifier's `intents`.
 
     """
-    path = classifier_dir / CALIBRATION_FILE
+    path = folder / CALIBRATION_FILE
     if not path.is_file():
         return Calibration()
     try:

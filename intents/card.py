@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from intents.templating import template_environment
 
 # Encoders that come with the installation, by their name on the Hub.
 _ON_THE_HUB = {"bundled/all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -26,7 +27,7 @@ def render_card(
         license=license_id,
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["intent-classification", "onnx"],
+        tags=["intent-classification"],
         base_model=on_hub,
         metrics=["accuracy", "f1"],
         model_name=title,
@@ -35,13 +36,7 @@ def render_card(
             _result("f1", "Macro-F1", test["macro_f1"]),
         ],
     )
-    environment = Environment(
-        loader=PackageLoader("intents"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment("intents", autoescape=False)
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
     environment.filters["pyrepr"] = json.dumps  # a Python string literal too
     page = environment.get_template("card.md.j2").render(

@@ -4,10 +4,9 @@ import json
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from intents.comparing import Comparison
 from intents.comparison_tables import Table, comparison_tables, shortened
+from intents.templating import template_environment
 
 _TERMINAL_ROWS, _TERMINAL_COLUMNS = 20, 8
 _STYLES = {"": "", "good": "green", "bad": "red", "muted": "dim"}
@@ -90,13 +89,7 @@ def _escaped(text: str) -> str:
 
 def to_html(comparison: Comparison) -> str:
     """Return one page; texts from the data are escaped, nothing is loaded from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("intents"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("intents", autoescape=True)
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         tables=comparison_tables(comparison),

@@ -16,7 +16,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on an error it is removed.
 
     The temporary path may become a file or a folder.
+
+    Raises:
+        ValueError: `path` is a device or a pipe, which must not be replaced.
+
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a folder; name another output")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     _remove(temporary)  # a killed run with the same process id, common in containers, leaves one

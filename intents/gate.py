@@ -3,26 +3,48 @@
 Shapes: n examples, c intents.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intents.calibrations import Calibration
+from intents.deciding import decide, softmax
+
 Logits = NDArray[np.float32]
 
 
-def compare(labels_n: NDArray[np.int64], expected_nc: Logits, answers: list[Logits]) -> dict[str, Any]:
+def compare(
+    labels_n: NDArray[np.int64],
+    expected_nc: Logits,
+    found: Sequence[Logits],
+    *,
+    intents: Sequence[str],
+    calibration: Calibration,
+) -> dict[str, Any]:
     """Return accuracy, agreement with the expected answers and the largest difference of a logit.
 
-    `answers` are the same texts answered in different ways, such as one by one and in batches: an int8 product sets
+    `agreement` compares the likeliest intents, `answer_agreement` what is answered, temperature and thresholds applied:
+    a confidence that moves across its threshold changes what a car does, and no likeliest intent.
+
+    `found` are the same texts answered in different ways, such as one by one and in batches: an int8 product sets
     its scale by all texts of its batch. The worst of them counts.
     """
-    predicted = [logits_nc.argmax(1) for logits_nc in answers]
+    likeliest = [logits_nc.argmax(1) for logits_nc in found]
+    expected = _answers(expected_nc, intents, calibration)
+    answers = [_answers(logits_nc, intents, calibration) for logits_nc in found]
     return {
-        "accuracy": round(min(float((p == labels_n).mean()) for p in predicted), 4),
-        "agreement": round(min(float((p == expected_nc.argmax(1)).mean()) for p in predicted), 4),
-        "logit_difference": float(f"{max(float(np.abs(a - expected_nc).max()) for a in answers):.2g}"),
+        "accuracy": round(min(float((labels == labels_n).mean()) for labels in likeliest), 4),
+        "agreement": round(min(float((labels == expected_nc.argmax(1)).mean()) for labels in likeliest), 4),
+        "answer_agreement": round(min(float((answer == expected).mean()) for answer in answers), 4),
+        "logit_difference": float(f"{max(float(np.abs(a - expected_nc).max()) for a in found):.2g}"),
     }
+
+
+def _answers(logits_nc: Logits, intents: Sequence[str], calibration: Calibration) -> NDArray[np.str_]:
+    answers, _ = decide(softmax(logits_nc, calibration.temperature), intents, calibration)
+    return np.array(answers)
 
 
 def failures(
@@ -34,11 +56,12 @@ def failures(
 ) -> list[str]:
     """Return a sentence for each limit that what `compare` found breaks; `max_accuracy_drop` is in points."""
     problems = []
-    if found["agreement"] < min_agreement:
-        problems.append(
-            f"it agrees with PyTorch on {found['agreement']:.2%} of the validation texts, export.min_agreement is"
-            f" {min_agreement:.2%}"
-        )
+    for name, what in (("agreement", "likeliest intent"), ("answer_agreement", "answer, thresholds applied,")):
+        if found[name] < min_agreement:
+            problems.append(
+                f"its {what} is PyTorch's on {found[name]:.2%} of the validation texts, export.min_agreement is"
+                f" {min_agreement:.2%}"
+            )
     drop = 100 * (expected_accuracy - found["accuracy"])
     if drop > max_accuracy_drop + 1e-9:
         problems.append(

@@ -4,8 +4,8 @@
              Seven bits, since x86 processors without VNNI saturate the sums of 8-bit products, and the gate, run on
              a processor that has it, would never see the loss.
 `mixed`      the same, but where an error costs most, weights and activations have a scale for each block of 64 values:
-             in the first half of the products (errors grow on their way) and in those that narrow (the way out of the
-             feed-forward block, whose activations have outliers).
+             in the first two thirds of the products (errors grow on their way) and in those that narrow (the way out of
+             the feed-forward block, whose activations have outliers).
 `blockwise`  every product in blocks.
 
 In all of them a word's embedding is 8 bits with a scale of its own: looking it up costs no precision worth mentioning,
@@ -36,7 +36,7 @@ def quantise(source: Path, target: Path, recipe: Recipe) -> None:
     if recipe == "blockwise":
         in_blocks = set(products)
     elif recipe == "mixed":
-        early = list(products)[: len(products) // 2]
+        early = list(products)[: 2 * len(products) // 3]
         in_blocks = {*early, *(name for name, (rows, columns) in products.items() if rows > columns)}
     else:
         in_blocks = set()

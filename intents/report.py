@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from intents.answers import Answers
 from intents.evaluating import Table, confusion_matrix
+from intents.templating import template_environment
 
 _WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
 _SIDE = 200  # of a square figure
@@ -24,13 +24,7 @@ def render_report(
     method: str,
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("intents"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("intents", autoescape=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     before, after = trust["before_after"]
     return environment.get_template("report.html.j2").render(

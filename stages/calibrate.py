@@ -1,12 +1,11 @@
 """Fits temperature and thresholds on validation, so that the classifier can be sure, and say nothing where it is not.
 
-Reads models/trained and data/tokenized/validation.parquet, writes models/classifier (the same files, and
-calibration.json beside config.json) and metrics/calibrate.json.
+Reads models/trained and data/tokenized/validation.parquet, writes models/calibration and metrics/calibrate.json. The
+stage `card` puts both models together, as models/classifier.
 
     python -m stages.calibrate
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from intents.answers import Answers
 from intents.calibrating import Limits, Roles, allowed_false_actions, calibrate, choose_roles
 from intents.calibrations import Calibration, write_calibration
 from intents.cli import run
-from intents.files import atomic_path, write_json
+from intents.files import write_json
 from intents.params import Params, load_params, read_params
 from intents.scoring import rounded
 from intents.tables import intents_of
@@ -25,7 +24,7 @@ from intents.trust import action_metrics, before_after_table, threshold_table
 
 TRAINED_DIR = Path("models/trained")
 VALIDATION_PATH = Path("data/tokenized/validation.parquet")
-CLASSIFIER_DIR = Path("models/classifier")
+CALIBRATION_DIR = Path("models/calibration")
 METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
@@ -71,9 +70,7 @@ def main() -> None:
     limits = Limits(params.max_false_action_rate, params.max_error_rate, params.stricter)
     calibration = calibrate(answers.labels_n, answers.logits_nc, answers.intents, roles, limits)
     answers = replace(answers, calibration=calibration, untrained=roles.untrained)
-    with atomic_path(CLASSIFIER_DIR) as folder:
-        shutil.copytree(TRAINED_DIR, folder)
-        write_calibration(folder, calibration)
+    write_calibration(CALIBRATION_DIR, calibration)
     metrics = describe(answers, roles, limits)
     write_json(METRICS_PATH, metrics)
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]

@@ -1,9 +1,9 @@
 """Scores the classifier on the test split, the only stage that looks at its labels, and on behavioural pairs.
 
-Reads models/classifier, data/prepared/test.parquet, data/tokenized/test.parquet, data/predictions/baselines.parquet,
-evaluate.behaviour_pairs and metrics/plots/training.csv, writes metrics/evaluate.json, metrics/report.html,
-metrics/tables, data/predictions/test.parquet and metrics/plots/{confusion,per_intent,confidence,reliability_before,
-reliability_after,coverage_risk}.csv.
+Reads models/{trained,calibration}, data/prepared/test.parquet, data/tokenized/test.parquet,
+data/predictions/baselines.parquet, evaluate.behaviour_pairs and metrics/plots/training.csv, writes
+metrics/evaluate.json, metrics/report.html, metrics/tables, data/predictions/test.parquet and
+metrics/plots/{confusion,per_intent,confidence,reliability_before,reliability_after,coverage_risk}.csv.
 
     python -m stages.evaluate
 """
@@ -29,7 +29,8 @@ from intents.report import render_report
 from intents.tables import intents_of, with_facts, write_table
 from intents.trust import Table, trust_tables
 
-CLASSIFIER_DIR = Path("models/classifier")
+TRAINED_DIR = Path("models/trained")
+CALIBRATION_DIR = Path("models/calibration")
 PREPARED_PATH = Path("data/prepared/test.parquet")
 TOKENIZED_PATH = Path("data/tokenized/test.parquet")
 BASELINES_PATH = Path("data/predictions/baselines.parquet")
@@ -62,8 +63,8 @@ def answer_test_split() -> tuple[Answers, pa.Table]:
     intents = intents_of(TOKENIZED_PATH)
     rows = pq.read_table(PREPARED_PATH)
     texts, kinds = (rows.column(name).to_pylist() for name in ("text", "kind"))
-    labels_n, logits_nc = answer_split(CLASSIFIER_DIR, TOKENIZED_PATH)
-    calibration = read_calibration(CLASSIFIER_DIR, intents)
+    labels_n, logits_nc = answer_split(TRAINED_DIR, TOKENIZED_PATH)
+    calibration = read_calibration(CALIBRATION_DIR, intents)
     return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, [name for name in untrained if name]), rows
 
 
@@ -102,7 +103,7 @@ def ask_pairs(params: EvaluateParams) -> tuple[Table, dict[str, Any]]:
     if params.behaviour_pairs == NO_PAIRS:
         return [], {}
     pairs = behaviour.read_pairs(params.behaviour_pairs)
-    asked = behaviour.ask(TorchScorer(CLASSIFIER_DIR), pairs)
+    asked = behaviour.ask(TorchScorer(TRAINED_DIR, calibration_dir=CALIBRATION_DIR), pairs)
     return asked, behaviour.headline(asked, len(pairs), params.confidence_level)
 
 

@@ -1,11 +1,14 @@
 """Turns the classifier into ONNX, in fp32 and int8, and fails if that costs accuracy on validation.
 
-Reads models/classifier and data/{prepared,tokenized}/validation.parquet, writes models/onnx and metrics/export.json.
+Reads models/{trained,calibration} and data/{prepared,tokenized}/validation.parquet, writes models/onnx and
+metrics/export.json.
 
     python -m stages.export
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +17,20 @@ from pydantic import Field
 
 from intents.calibrations import read_calibration
 from intents.cli import run
-from intents.exported import MODEL_FILES, SETTINGS_FILE, TOKENIZER_FILE, ExportSettings
+from intents.exported import MODEL_FILES, SETTINGS_FILE, TOKENIZER_FILE, ExportSettings, read_settings
 from intents.files import atomic_path, sha256_of, write_json
 from intents.gate import Logits, compare, failures
 from intents.params import Params, load_params
 
-CLASSIFIER_DIR = Path("models/classifier")
+TRAINED_DIR = Path("models/trained")
+CALIBRATION_DIR = Path("models/calibration")
 PREPARED_PATH = Path("data/prepared/validation.parquet")
 TOKENIZED_PATH = Path("data/tokenized/validation.parquet")
 ONNX_DIR = Path("models/onnx")
 METRICS_PATH = Path("metrics/export.json")
 BATCH_SIZE = 32
 MAX_LOGIT_DIFFERENCE = 1e-3  # between fp32 and PyTorch: rounding alone
+Compare = Callable[[list[Logits]], dict[str, Any]]
 
 
 class ExportParams(Params):
@@ -47,8 +52,8 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    model = load_classifier(CLASSIFIER_DIR)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(CLASSIFIER_DIR, trust_remote_code=False)
+    model = load_classifier(TRAINED_DIR)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TRAINED_DIR, trust_remote_code=False)
     tokens = TokenizedTexts(TOKENIZED_PATH)
     expected_nc = predict_logits(model, tokens, tokenizer.pad_token_id, BATCH_SIZE)
 
@@ -64,8 +69,8 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
         intents=intents,
         max_length=tokenizer.model_max_length,
         pad_token_id=tokenizer.pad_token_id,
-        **asdict(read_calibration(CLASSIFIER_DIR, intents)),
-        checkpoint_sha256=sha256_of(CLASSIFIER_DIR / "model.safetensors"),
+        **asdict(read_calibration(CALIBRATION_DIR, intents)),
+        checkpoint_sha256=sha256_of(TRAINED_DIR / "model.safetensors"),
     )
     write_json(folder / SETTINGS_FILE, asdict(settings))
     return tokens, expected_nc
@@ -73,15 +78,13 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
 
 def note_files(folder: Path) -> None:
     """Note sizes and hashes of the models and the tokenizer, by which the runtime knows a damaged folder."""
-    from intents.exported import read_settings
-
     names = [*MODEL_FILES.values(), TOKENIZER_FILE]
     found = {name: folder / name for name in names if (folder / name).is_file()}
     files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in found.items()}
     write_json(folder / SETTINGS_FILE, {**asdict(read_settings(folder)), "files": files})
 
 
-def answers(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
+def logits_of(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
     """Return the runtime's logits for the validation texts, one by one and in batches."""
     from intents.runtime import IntentClassifier
 
@@ -91,37 +94,52 @@ def answers(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
     return [classifier.logits(texts, batch_size) for batch_size in (1, BATCH_SIZE)]
 
 
+def choose_int8(
+    folder: Path, quantisation: str, limits: dict[str, float], against_pytorch: Compare, accuracy: float
+) -> list[dict[str, Any]]:
+    """Write the int8 graph of the first recipe that passes the gate; return what each that was tried is worth.
+
+    Raises:
+        ValueError: none passes.
+
+    """
+    from intents.quantising import RECIPES, quantise
+
+    tried = []
+    for recipe in RECIPES if quantisation == "auto" else [name for name in RECIPES if name == quantisation]:
+        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe)
+        int8 = against_pytorch(logits_of(folder, "int8"))
+        problems = failures(int8, accuracy, **limits)
+        tried.append({"quantisation": recipe, **int8, "passes": not problems})
+        print(f"int8 {recipe}: " + ("passes the gate" if not problems else "; ".join(problems)))
+        if not problems:
+            return tried
+    raise ValueError(
+        f"export gate: no int8 variant passes; {recipe}: {'; '.join(problems)}. Ask for less with"
+        " export.min_agreement or export.max_accuracy_drop, or use models/classifier, which is as it was"
+    )
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("export", ExportParams)
-    from intents.quantising import RECIPES, quantise
-
     limits = {"min_agreement": params.min_agreement, "max_accuracy_drop": params.max_accuracy_drop}
     with atomic_path(ONNX_DIR) as folder:
         folder.mkdir()
         tokens, expected_nc = write_graph(folder)
-        pytorch = compare(tokens.labels, expected_nc, [expected_nc])
-        fp32 = compare(tokens.labels, expected_nc, answers(folder, "fp32"))
+        settings = read_settings(folder)
+        against_pytorch = partial(
+            compare, tokens.labels, expected_nc, intents=settings.intents, calibration=settings.calibration
+        )
+        pytorch = against_pytorch([expected_nc])
+        fp32 = against_pytorch(logits_of(folder, "fp32"))
         problems = failures(fp32, pytorch["accuracy"], **limits, max_logit_difference=MAX_LOGIT_DIFFERENCE)
         if problems:
             raise ValueError(f"export gate: the fp32 graph is not the classifier: {'; '.join(problems)}")
-        tried = []
-        for recipe in RECIPES if params.quantisation == "auto" else (params.quantisation,):
-            quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe)
-            int8 = compare(tokens.labels, expected_nc, answers(folder, "int8"))
-            problems = failures(int8, pytorch["accuracy"], **limits)
-            tried.append({"quantisation": recipe, **int8, "passes": not problems})
-            print(f"int8 {recipe}: " + ("passes the gate" if not problems else "; ".join(problems)))
-            if not problems:
-                break
-        if problems:
-            raise ValueError(
-                f"export gate: no int8 variant passes; {recipe}: {'; '.join(problems)}. Ask for less with"
-                " export.min_agreement or export.max_accuracy_drop, or use the fp32 classifier"
-            )
+        tried = choose_int8(folder, params.quantisation, limits, against_pytorch, pytorch["accuracy"])
         sizes = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in MODEL_FILES.items()}
     write_json(METRICS_PATH, report(pytorch, fp32, tried, sizes))
-    print(f"{ONNX_DIR} has fp32 ({sizes['fp32']} MB) and int8 ({sizes['int8']} MB, {recipe})")
+    print(f"{ONNX_DIR} has fp32 ({sizes['fp32']} MB) and int8 ({sizes['int8']} MB, {tried[-1]['quantisation']})")
 
 
 def report(
@@ -132,6 +150,7 @@ def report(
     return {
         "accuracy": {"pytorch": pytorch["accuracy"], "fp32": fp32["accuracy"], "int8": int8["accuracy"]},
         "agreement": {"fp32": fp32["agreement"], "int8": int8["agreement"]},
+        "answer_agreement": {"fp32": fp32["answer_agreement"], "int8": int8["answer_agreement"]},
         "size_mb": sizes,
         "quantisation": int8["quantisation"],
         "fp32_logit_difference": fp32["logit_difference"],

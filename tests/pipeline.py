@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card")
+STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "card", "export")
 
 
 def copy_repository(target: Path, encoder_dir: Path, **train: object) -> Path:

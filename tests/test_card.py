@@ -38,12 +38,6 @@ def facts(**changed):
         "per_kind": [{"kind": "typo", "accuracy": "0.5", "low": "0.1", "high": "0.9", "support": "4"}],
         "per_intent": [{"intent": "go", "precision": "0.7", "recall": "0.6", "f1": "0.65", "support": "5"}],
         "calibration": Calibration(1.0, {}, None),
-        "export": {
-            "accuracy": {"pytorch": 0.91, "fp32": 0.91, "int8": 0.9},
-            "agreement": {"fp32": 1.0, "int8": 0.9962},
-            "size_mb": {"fp32": 90.3, "int8": 23.2},
-            "quantisation": "mixed",
-        },
         "max_length": 64,
         "checkpoint_sha256": "c" * 64,
         "best": {"epoch": 8.0, "step": 576},
@@ -117,5 +111,5 @@ def test_release_names_the_parts_that_are_missing(tmp_path):
         text=True,
     )
     assert done.returncode == 1
-    assert "models/classifier, models/onnx, models/card/README.md missing: run `dvc repro`" in done.stderr
+    assert "models/classifier, models/onnx, metrics/export.json missing: run `dvc repro`" in done.stderr
     assert not (tmp_path / "out").exists()

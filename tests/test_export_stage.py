@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from intents.calibrations import Calibration, write_calibration
+from intents.runtime import IntentClassifier
 from tests.export_fixtures import (
     INTENTS,
     random_texts,
@@ -23,11 +25,13 @@ from tests.export_fixtures import (
 )
 
 ROOT = Path(__file__).parent.parent
+PLAIN = Calibration()
 PARAMS = {"quantisation": "auto", "min_agreement": 0.995, "max_accuracy_drop": 0.5}
 
 
-def make_workspace(folder: Path, model, **params) -> None:
-    write_checkpoint(folder / "models/classifier", model)
+def make_workspace(folder: Path, model, calibration=PLAIN, **params) -> None:
+    write_checkpoint(folder / "models/trained", model)
+    write_calibration(folder / "models/calibration", calibration)
     write_validation(folder, model, sure_texts(model, 200))
     folder.joinpath("params.yaml").write_text(yaml.safe_dump({"export": PARAMS | params}))
 
@@ -56,7 +60,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_classifier_gives_the_same_bytes_in_another_folder_and_process(exported, tmp_path):
-    for name in ("models/classifier", "data", "params.yaml"):
+    for name in ("models/trained", "models/calibration", "data", "params.yaml"):
         source = exported / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +84,14 @@ def test_metrics_name_sizes_agreement_and_accuracy_of_each_variant(exported):
     assert metrics["accuracy"]["pytorch"] == metrics["accuracy"]["fp32"] == 1.0
     assert metrics["agreement"]["fp32"] == 1.0
     assert metrics["agreement"]["int8"] >= PARAMS["min_agreement"]
+    assert metrics["answer_agreement"]["fp32"] == 1.0
     assert set(metrics["size_mb"]) == {"fp32", "int8"}
     assert metrics["tried"][-1]["quantisation"] == metrics["quantisation"]
 
 
 def test_settings_hold_intents_max_length_and_the_checkpoints_hash(exported):
     settings = json.loads((exported / "models/onnx/classifier.json").read_text())
-    weights = exported / "models/classifier/model.safetensors"
+    weights = exported / "models/trained/model.safetensors"
     assert settings["intents"] == INTENTS
     assert settings["max_length"] == 24
     assert (settings["temperature"], settings["thresholds"], settings["reject"]) == (1.0, {}, None)
@@ -100,10 +105,23 @@ def test_the_gate_fails_with_the_numbers_and_leaves_no_output(tmp_path):
     done = run_export(tmp_path)
     assert done.returncode == 1
     assert "export.min_agreement is 100.00%" in done.stderr
-    assert re.search(r"agrees with PyTorch on \d\d\.\d\d% of the validation texts", done.stderr)
+    assert re.search(r"its likeliest intent is PyTorch's on \d\d\.\d\d% of the validation texts", done.stderr)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "models/onnx").exists()
     assert not (tmp_path / "metrics/export.json").exists()
+
+
+def test_the_gate_looks_at_the_answers_that_the_calibration_gives(exported, tmp_path):
+    model = tiny_classifier("bert", "mean")
+    classifier = IntentClassifier.load(exported / "models/onnx", "fp32")
+    _, confidences = classifier.predict(sure_texts(model, 200))
+    nearest = float(np.median(confidences))  # about half of the answers are rejected, some by a hair's breadth
+    calibration = Calibration(1.0, dict.fromkeys(INTENTS, nearest), "no_intent", ("no_intent",))
+    make_workspace(tmp_path, model, calibration, min_agreement=1.0, quantisation="dynamic")
+    done = run_export(tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"its answer, thresholds applied, is PyTorch's on \d\d\.\d\d% of the validation", done.stderr)
+    assert "its likeliest intent" not in done.stderr
 
 
 def test_calibration_travels_with_the_export_and_a_stranger_intent_is_refused(exported, tmp_path):
@@ -147,7 +165,7 @@ print(json.dumps([intents, confidences.tolist(), heavy]))
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    pipeline = transformers.pipeline("text-classification", model=str(exported / "models/classifier"), device="cpu")
+    pipeline = transformers.pipeline("text-classification", model=str(exported / "models/trained"), device="cpu")
     expected = [pipeline(text, truncation=True)[0] for text in texts]
     assert intents == [answer["label"] for answer in expected]
     np.testing.assert_allclose(confidences, [answer["score"] for answer in expected], atol=1e-4)

@@ -1,16 +1,22 @@
 """Every architecture of the ready settings goes through the export and answers as before."""
 
+from functools import partial
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
+from intents.calibrations import Calibration
 from intents.exporting import export_onnx
 from intents.gate import compare, failures
 from intents.quantising import RECIPES, quantise
 from tests.export_fixtures import ARCHITECTURES, tiny_classifier
 
 VOCABULARY = 294
+
+
+compare_plainly = partial(compare, intents=["a", "b", "c"], calibration=Calibration())
 
 
 def padded_batch(model, num_texts, length, seed):
@@ -61,7 +67,7 @@ def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gat
     problems = []
     for recipe in RECIPES:
         quantise(path, tmp_path / f"{recipe}.onnx", recipe)
-        found = compare(want.argmax(1), want, [answer(tmp_path / f"{recipe}.onnx", batch) - level])
+        found = compare_plainly(want.argmax(1), want, [answer(tmp_path / f"{recipe}.onnx", batch) - level])
         problems.append((recipe, found, failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)))
     assert any(not reasons for _, _, reasons in problems), problems
 
@@ -81,11 +87,22 @@ def test_recipes_store_ever_more_faithful_integers_and_are_smaller_than_the_orig
 
 def test_a_logit_that_is_not_a_number_fails_the_gate():
     want = np.eye(2, dtype=np.float32)
-    found = compare(np.array([0, 1]), want, [np.array([[1, 0], [np.nan, 1]], dtype=np.float32)])
+    found = compare_plainly(np.array([0, 1]), want, [np.array([[1, 0], [np.nan, 1]], dtype=np.float32)])
     assert failures(found, 1.0, min_agreement=0, max_accuracy_drop=100, max_logit_difference=1e-3)
 
 
 def test_the_worst_of_several_ways_to_answer_counts():
     want = np.eye(2, dtype=np.float32)
-    found = compare(np.array([0, 1]), want, [want, want[::-1]])
-    assert found == {"accuracy": 0.0, "agreement": 0.0, "logit_difference": 1.0}
+    found = compare_plainly(np.array([0, 1]), want, [want, want[::-1]])
+    assert found == {"accuracy": 0.0, "agreement": 0.0, "answer_agreement": 0.0, "logit_difference": 1.0}
+
+
+def test_an_answer_that_crosses_its_threshold_fails_the_gate_though_the_likeliest_intent_stays():
+    want = np.array([[2.0, 0.0], [0.0, 2.0]], dtype=np.float32)  # 88 % sure; with temperature 0.5, 98 %
+    found = [np.array([[1.8, 0.0], [0.0, 2.0]], dtype=np.float32)]  # 97 %
+    calibration = Calibration(0.5, {"act": 0.975}, "rest", ("rest",))
+    compared = compare(np.array([0, 1]), want, found, intents=["act", "rest"], calibration=calibration)
+    assert (compared["agreement"], compared["answer_agreement"]) == (1.0, 0.5)
+    [problem] = failures(compared, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)
+    assert "its answer, thresholds applied, is PyTorch's on 50.00% of the validation texts" in problem
+    assert "export.min_agreement is 99.50%" in problem

@@ -37,6 +37,13 @@ def limited_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_pipe_or_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is neither a file nor a folder"):
+        write_text(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def noise(size):
     """Text that does not compress."""
     return os.urandom(size // 2).hex()

@@ -37,13 +37,13 @@ def repository(tmp_path_factory, tiny_encoder):
     write(target / "scoped.csv", ["door", "light", "music", "oos"])
     own = {"source": "tickets.csv", "text_column": "body", "intent_column": "queue", "exclude_intents": []}
     edit_params(target, prepare={**own, "near_duplicate_threshold": 1.0})
-    run(target, "dvc", "repro", "evaluate")
+    run(target, "dvc", "repro", "card")
     commit(target, "own data")
     return target
 
 
 def calibration_of(repository: Path) -> dict:
-    return json.loads((repository / "models/classifier/calibration.json").read_text())
+    return json.loads((repository / "models/calibration/calibration.json").read_text())
 
 
 def predictions_of(repository: Path) -> list[dict]:
@@ -70,7 +70,7 @@ def test_behavioural_pairs_about_other_intents_are_left_out_and_the_ladder_stand
 
 
 def test_thresholds_can_make_it_abstain_and_every_reader_follows(repository):
-    path = repository / "models/classifier/calibration.json"
+    path = repository / "models/calibration/calibration.json"
     before = path.read_bytes()
     try:
         usual = Counter(row["predicted"] for row in predictions_of(repository)).most_common(1)[0][0]
@@ -88,6 +88,7 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(repository):
         assert test["coverage"] == pytest.approx(
             sum(row["answer"] != "abstain" for row in found) / len(found), abs=1e-4
         )
+        run(repository, "python", "-m", "stages.card")
         (repository / "in.csv").write_text("text\n" + "\n".join(row["text"] for row in found) + "\n")
         run(repository, "python", "-m", "apps.predict", "in.csv", "out.csv", "--model", "models/classifier")
         assert "abstain" in (repository / "out.csv").read_text()

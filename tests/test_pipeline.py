@@ -2,11 +2,14 @@ import ast
 import csv
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
+from intents.files import sha256_of
 from intents.params import Params
 from tests.pipeline import ROOT, STAGES, commit, copy_repository, edit_params, run, stages_run
 
@@ -95,6 +98,8 @@ def repository(tmp_path_factory, tiny_encoder):
     edit_params(target, prepare={"test_source": OFFICIAL_TEST})
     done = run(target, "dvc", "repro")
     assert stages_run(done.stdout) == list(STAGES)
+    # An int8 variant that fails its gate must not keep anybody from the classifier.
+    assert done.stdout.index("Running stage 'card'") < done.stdout.index("Running stage 'export'")
     commit(target, "run")
     return target
 
@@ -110,6 +115,7 @@ def test_a_second_repro_runs_nothing(repository):
         ("apps/__init__.py", []),
         ("intents/scoring.py", ["calibrate", "evaluate"]),  # the classifier stays the same bytes: no export
         ("intents/templates/report.html.j2", ["evaluate"]),
+        ("intents/templates/card.md.j2", ["card"]),
         ("stages/evaluate.py", ["evaluate"]),
         ("stages/prepare.py", ["prepare"]),  # a comment: the splits stay the same bytes, so nothing follows
         ("stages/tokenize.py", ["tokenize"]),
@@ -129,12 +135,13 @@ def test_an_edited_file_reruns_what_depends_on_it(repository, edited, expected):
     [
         ("tracking", "project", "elsewhere", []),
         ("evaluate", "num_mistakes", 3, ["evaluate"]),
+        ("card", "title", "Another title", ["card"]),
         ("evaluate", "behaviour_pairs", "data/none", ["evaluate", "card"]),
         ("evaluate", "behaviour_pairs", "data/behaviour/pairs.csv", []),  # as before: restored, not run
-        ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "export", "card"]),
-        ("calibrate", "reject_intent", None, ["calibrate", "evaluate", "export", "card"]),
+        ("train", "learning_rate", 1e-3, ["train", "calibrate", "evaluate", "card", "export"]),
+        ("calibrate", "reject_intent", None, ["calibrate", "evaluate", "card", "export"]),
         ("baselines", "regularisations", [1e6], ["baselines", "evaluate", "card"]),
-        ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card"]),
+        ("tokenize", "max_length", 12, ["tokenize", "train", "calibrate", "baselines", "evaluate", "card", "export"]),
     ],
 )
 def test_a_changed_setting_reruns_its_stage_and_what_follows(repository, section, setting, value, expected):
@@ -149,7 +156,7 @@ def test_the_adapters_folder_follows_the_method(repository):
 
     assert adapter_files() == {"adapter.json"}
     edit_params(repository, train={"method": "lora"})
-    assert stages_run(run(repository, "dvc", "repro").stdout) == ["train", "calibrate", "evaluate", "export", "card"]
+    assert stages_run(run(repository, "dvc", "repro").stdout) == ["train", "calibrate", "evaluate", "card", "export"]
     assert adapter_files() == {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
     run(repository, "git", "checkout", "-q", "--", ".")
     run(repository, "dvc", "checkout")
@@ -228,6 +235,30 @@ def test_the_checkpoint_opens_in_a_stock_pipeline(repository):
     assert line.startswith("answer ") and line.split()[1] in {
         "driver_window_down", "passenger_window_down", "air_conditioner_on", "windshield_wipers_on", "no_intent",
     }  # fmt: skip
+
+
+def test_the_checkpoint_carries_its_model_card_and_its_calibration(repository):
+    folder = repository / "models/classifier"
+    names = {path.name for path in (repository / "models/trained").iterdir()}
+    assert {path.name for path in folder.iterdir()} == names | {"calibration.json", "README.md"}
+    test = json.loads((repository / "metrics/evaluate.json").read_text(encoding="utf-8"))["test"]
+    card = ModelCard.load(folder / "README.md")
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {"accuracy": test["accuracy"], "f1": test["macro_f1"]}
+    assert sha256_of(folder / "model.safetensors") in card.text
+
+
+def test_a_release_has_checkpoint_card_and_exports_and_its_snippets_run(repository, tmp_path):
+    target = tmp_path / "release"
+    run(repository, "python", "-m", "apps.release", str(target))
+    assert (target / "onnx/metrics.json").read_bytes() == (repository / "metrics/export.json").read_bytes()
+    page = (target / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:  # in the order of the text: the checkpoint, the runtime, plain ONNX
+        moved = snippet.replace("models/classifier", str(target)).replace("models/onnx", str(target / "onnx"))
+        printed = run(repository, "python", "-W", "ignore", "-c", moved).stdout
+        assert any(intent in printed for intent in ("no_intent", "window_down", "conditioner_on", "wipers_on")), printed
 
 
 def test_the_splits_open_with_datasets(repository):

@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,14 +16,9 @@ from tests.predict_fixtures import (
     texts_of,
     write_jsonl,
 )
+from tests.remote_servers import free_ports
 
 NUM_ROWS = 60_000  # eight windows, so that work is left when the worker is killed
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def start_node(environment, *arguments):
@@ -51,7 +45,7 @@ def live_nodes(environment, address):
 @pytest.fixture
 def cluster(tmp_path):
     """Yield the environment of a cluster's users and the worker nodes: a head and two workers on loopback."""
-    port = free_port()
+    port = free_ports(1)[0]
     address = f"127.0.0.1:{port}"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["RAY_TMPDIR"] = "/tmp"  # sockets' paths must be short

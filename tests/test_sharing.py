@@ -86,7 +86,7 @@ def test_a_clone_without_data_pulls_only_what_a_change_needs(author, clone_of):
     printed = clone.dvc("repro", "--pull", "--allow-missing")
     assert "Running stage 'evaluate'" in printed
     assert "Running stage 'train'" not in printed
-    assert cached(clone, "models/classifier")
+    assert cached(clone, "models/trained")
     assert cached(clone, "data/tokenized/test.parquet")
     assert not cached(clone, "models/encoder")
     assert not cached(clone, "data/tokenized/train.parquet")
@@ -118,7 +118,7 @@ def test_a_consumer_gets_the_classifier_of_a_version_a_tag_or_an_experiment(auth
     note = author.path / "models/classifier/note.txt"
     for text, name in (("second", "classifier@v2.0.0"), ("experiment", None)):
         note.write_text(text)
-        author.dvc("commit", "--force", "calibrate")
+        author.dvc("commit", "--force", "card")
         if name is None:
             author.dvc("exp", "save", "--name", "tried")
             author.dvc("exp", "push", "origin", "tried")

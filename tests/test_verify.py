@@ -96,5 +96,5 @@ def test_a_stage_that_was_never_run_is_named(shared):
     (clone.path / "dvc.lock").unlink()
     assert verify(clone, "--lock-only", fails=True) == [
         f"{stage}: not in dvc.lock; run `dvc repro` and commit dvc.lock"
-        for stage in ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "export", "card")
+        for stage in ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "card", "export")
     ]

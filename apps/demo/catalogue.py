@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.revisions import fetch_output
+from apps.revisions import fetch_output, open_repository
 from intents.bulk.scoring import Scorer, load_scorer
 from intents.calibrations import CALIBRATION_FILE, Calibration
 
@@ -76,7 +76,7 @@ class Catalogue:
         _check_name(name)
         if name not in _LABELS:
             with self._lock:
-                return _fetch(name, _PREDICTIONS, self._root)
+                return fetch_output(name, _PREDICTIONS, self._root)
         path = self._root / _PREDICTIONS
         if not path.is_file():
             raise ValueError(f"{_PREDICTIONS} does not exist: run `dvc repro`, or `dvc pull {_PREDICTIONS}`")
@@ -92,7 +92,7 @@ class Catalogue:
                     f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`"
                 )
             return folder
-        return _fetch(name, _CLASSIFIER_DIR, self._root)
+        return fetch_output(name, _CLASSIFIER_DIR, self._root)
 
 
 def _check_name(name: str) -> None:
@@ -111,28 +111,13 @@ def _open(name: str, folder: Path, num_threads: int) -> Loaded:
     return Loaded(name, scorer, (folder / CALIBRATION_FILE).is_file() or scorer.calibration != Calibration())
 
 
-def _fetch(rev: str, path: str, root: Path) -> Path:
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.scm import SCMError
-
-    try:
-        return fetch_output(rev, path, root)
-    except (NotDvcRepoError, SCMError):
-        raise ValueError("other revisions need a Git repository with DVC; here is none") from None
-
-
 def _revisions(root: Path) -> list[tuple[str, str]]:
     """Return the kinds and names of the repository's tags and experiments."""
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-    from dvc.scm import NoSCM, SCMError
-
     try:
-        with Repo(str(root)) as repo:
-            if isinstance(repo.scm, NoSCM):
-                return []
-            tags = [("tag", tag) for tag in repo.scm.list_tags()]
-            found = repo.experiments.ls(all_commits=True)
-            return tags + [("experiment", name) for runs in found.values() for name, _ in runs if name]
-    except (NotDvcRepoError, SCMError):  # a copy of the files alone: the classifiers in it answer all the same
+        repository = open_repository(root)
+    except ValueError:  # a copy of the files alone: the classifiers in it answer all the same
         return []
+    with repository as repo:
+        tags = [("tag", tag) for tag in repo.scm.list_tags()]
+        found = repo.experiments.ls(all_commits=True)
+        return tags + [("experiment", name) for runs in found.values() for name, _ in runs if name]

@@ -2,15 +2,9 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from intents.templating import template_environment
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("apps.demo"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_ENVIRONMENT = template_environment("apps.demo", autoescape=True)
 
 
 def render(template: str, problem: str = "", **values: Any) -> str:
@@ -20,5 +14,4 @@ def render(template: str, problem: str = "", **values: Any) -> str:
 
 def stylesheet() -> str:
     """Return the page's own CSS."""
-    source, _, _ = PackageLoader("apps.demo").get_source(_ENVIRONMENT, "style.css")
-    return source
+    return _ENVIRONMENT.get_template("style.css").render()

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from intents.bulk.reading import Source, open_table, schema_of_objects
+from intents.bulk.reading import Source, open_table
 from intents.bulk.rows import Window
+from intents.bulk.schemas import schema_of_objects
 from intents.bulk.scoring import Scorer
 from intents.bulk.writing import raise_clash, table_writer
 from intents.calibrations import Calibration

@@ -12,7 +12,7 @@ from typing import Any
 from fsspec.utils import infer_compression
 
 from intents.bulk.answering import Counts
-from intents.bulk.places import FORMATS, STANDARD, filesystem_of, fingerprint_of, format_of, is_remote
+from intents.bulk.places import FORMATS, STANDARD, filesystem_of, fingerprint_of, format_of, is_remote, is_special
 from intents.bulk.reading import Source
 from intents.files import sha256_of
 
@@ -55,6 +55,9 @@ def plan_parts(
         ValueError: there is no table at `input_place`, a format is unknown, or the output would overwrite the input.
 
     """
+    for name, place in (("INPUT", input_place), ("OUTPUT", output_place)):
+        if not place:
+            raise ValueError(f"{name} is empty; give a file, a folder, a URL or -")
     if input_place == STANDARD:
         return Plan([_single(STANDARD, output_place, text_column, encoding, input_format, output_format)], None)
     filesystem, path = filesystem_of(input_place)
@@ -62,7 +65,7 @@ def plan_parts(
         place = _place(input_place, filesystem, path)
         return Plan([_single(place, output_place, text_column, encoding, input_format, output_format)], None)
     base, paths = _find_tables(input_place, filesystem, path)
-    if output_place == STANDARD or format_of(output_place):
+    if output_place == STANDARD or format_of(output_place) or _is_local_file(output_place):
         raise ValueError(f"{input_place} is {len(paths)} tables: OUTPUT must be a folder, got {output_place!r}")
     _, output_path = filesystem_of(output_place)
     if is_remote(input_place) == is_remote(output_place) and _within(output_path, base):
@@ -82,7 +85,7 @@ def plan_parts(
 
 def output_path_of(place: str) -> str:
     """Return `place` without a trailing slash, absolute if it is a local path: workers elsewhere may read it."""
-    return place.rstrip("/") if is_remote(place) else os.path.abspath(place)
+    return place.rstrip("/") if is_remote(place) else os.path.abspath(filesystem_of(place)[1])
 
 
 def _single(
@@ -94,6 +97,8 @@ def _single(
     output_format: str | None,
 ) -> Part:
     kind = input_format or format_of(source)
+    if target != STANDARD and not is_remote(target) and os.path.isdir(filesystem_of(target)[1]):
+        raise ValueError(f"OUTPUT {target} is a folder, INPUT a single table; name a file")
     if target != STANDARD and not format_of(target) and not output_format:
         valid = ", ".join(FORMATS)
         raise ValueError(f"OUTPUT {target!r}: unknown suffix; valid: {valid}, or give --output-format")
@@ -108,7 +113,7 @@ def _single(
         )
     if target != STANDARD:
         target = output_path_of(target)
-        if target == source:
+        if target == source or (not is_remote(target) and os.path.realpath(target) == os.path.realpath(source)):
             raise ValueError(f"OUTPUT {target} is INPUT: choose another name")
     return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
 
@@ -121,6 +126,8 @@ def _find_tables(input_place: str, filesystem: Any, path: str) -> tuple[str, lis
         found = [match for match in found if filesystem.isfile(match)]
     elif filesystem.isdir(path):
         base, found = path.rstrip("/"), filesystem.find(path)
+    elif is_special(input_place):
+        raise ValueError(f"INPUT {input_place} is not a regular file; pipe it in, with - as INPUT")
     else:
         raise ValueError(f"INPUT {input_place} does not exist")
     hidden = [part for part in found if any(name[:1] in (".", "_") for name in part[len(base) :].split("/"))]
@@ -133,6 +140,10 @@ def _find_tables(input_place: str, filesystem: Any, path: str) -> tuple[str, lis
 
 def _place(input_place: str, filesystem: Any, path: str) -> str:
     return str(filesystem.unstrip_protocol(path)) if is_remote(input_place) else path
+
+
+def _is_local_file(place: str) -> bool:
+    return not is_remote(place) and os.path.isfile(filesystem_of(place)[1])
 
 
 def _within(path: str, folder: str) -> bool:
@@ -180,9 +191,9 @@ class FinishedParts:
         return {**self._settings, "input": fingerprint_of(part.source.place)}
 
 
-def sha256_of_folder(folder: Path) -> str:
-    """Return one SHA-256 for the names and contents of the files in `folder`."""
+def sha256_of_classifier(folder: Path) -> str:
+    """Return one SHA-256 for the names and contents of the files in `folder`, the model card aside."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md"):
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()

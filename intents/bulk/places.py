@@ -28,8 +28,16 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def is_remote(place: str) -> bool:
-    """Tell whether `place` is a URL rather than a local path."""
-    return "://" in place
+    """Tell whether `place` is a URL of another store than this machine's files."""
+    return "://" in place and not place.startswith("file://")
+
+
+def is_special(place: str) -> bool:
+    """Tell whether `place` is a local pipe, socket or device."""
+    if is_remote(place):
+        return False
+    _, path = filesystem_of(place)
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def filesystem_of(place: str) -> tuple[Any, str]:
@@ -39,7 +47,7 @@ def filesystem_of(place: str) -> tuple[Any, str]:
         ValueError: there is no such kind of URL, or its package is not installed.
 
     """
-    protocol = urlsplit(place).scheme if is_remote(place) else "file"
+    protocol = urlsplit(place).scheme if "://" in place else "file"
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
     except ImportError as error:
@@ -105,19 +113,28 @@ def spooled(file: BinaryIO) -> Iterator[BinaryIO]:
 def atomic_output(place: str) -> Iterator[BinaryIO]:
     """Yield a file for writing that appears at `place` whole, or not at all when the block fails.
 
-    A URL's file is written locally first and uploaded when it is whole. Standard output takes bytes as they come.
+    A URL's file is written locally first and uploaded when it is whole. Standard output, a named pipe and a device
+    take bytes as they come.
     """
     if place == STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     filesystem, path = filesystem_of(place)
-    if not is_remote(place):
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = Path(folder, f".{name}.{os.getpid()}.part")
-    else:
+    if is_special(place):  # a new file in its place would take /dev/null from the whole machine
+        with open(path, "wb") as file:
+            yield file
+        return
+    if is_remote(place):
         temporary = Path(tempfile.mkstemp(prefix="predict-")[1])
+    else:
+        folder, name = os.path.split(path)
+        temporary = Path(folder, f".{name}.{os.getpid()}.part")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            temporary.touch()
+        except OSError as error:
+            raise ValueError(f"OUTPUT {place} cannot be written: {error}") from None
     try:
         with temporary.open("wb") as file:
             yield file

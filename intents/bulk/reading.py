@@ -3,6 +3,9 @@
 import codecs
 import io
 import itertools
+import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +18,11 @@ from fsspec.utils import infer_compression
 
 from intents.bulk.lines import csv_records, json_records
 from intents.bulk.places import STANDARD, open_input, spooled
-from intents.bulk.rows import WINDOW_ROWS, Window, make_window, plain_values
+from intents.bulk.rows import WINDOW_ROWS, Window, make_window, plain_values, without_surrogates
 
 _WINDOW_CHARACTERS = 1 << 25  # a window ends early at so many, so that long texts do not fill the memory
 _SPECIMEN_RECORDS = 1000
+Record = tuple[Any, str]  # a row's cells and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -57,22 +61,42 @@ def open_table(source: Source) -> Iterator[Table]:
             with spooled(stored) as file:
                 yield _open_parquet(source, file)
             return
-        compression = None if source.place == STANDARD else infer_compression(source.place)
-        opened = fsspec.compression.compr[compression](stored, mode="rb") if compression else stored
         codec = _codec_of(source.encoding)
-        text = io.TextIOWrapper(cast(Any, opened), codec, errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(cast(Any, _decompressed(source.place, stored)), codec, "surrogateescape", newline="")
         try:
             yield _open_lines(source, text, _position_of(stored))
-        except UnicodeError as error:
-            raise ValueError(f"{source.place} is not {source.encoding} ({error}); set --encoding") from None
         finally:
             text.detach()
+
+
+def _decompressed(place: str, stored: BinaryIO) -> BinaryIO:
+    compression = None if place == STANDARD else infer_compression(place)
+    if not compression:
+        return stored
+    try:
+        return cast(BinaryIO, fsspec.compression.compr[compression](stored, mode="rb"))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{place} is damaged: {error}") from None
+
+
+def _readable(source: Source, records: Iterator[Record]) -> Iterator[Record]:
+    """Yield `records`; what stops their reading becomes a ValueError that names the file."""
+    # That of xz shares no base with the others; the module is there if such a file was opened.
+    lzma = sys.modules.get("lzma")
+    damage = (EOFError, zlib.error, zipfile.BadZipFile, OSError, *([lzma.LZMAError] if lzma else []))
+    try:
+        yield from records
+    except UnicodeError as error:
+        raise ValueError(f"{source.place} is not {source.encoding} ({error}); set --encoding") from None
+    except damage as error:
+        raise ValueError(f"{source.place} cannot be read to its end: {error}") from None
 
 
 def _codec_of(encoding: str) -> str:
     """Return the codec of `encoding`; UTF-8 files may begin with a byte order mark."""
     try:
         name = codecs.lookup(encoding).name
+        io.TextIOWrapper(io.BytesIO(), name)  # base64 and others are known, but encode no text
     except LookupError:
         raise ValueError(f"--encoding: unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
     return "utf-8-sig" if name == "utf-8" else name
@@ -84,27 +108,38 @@ def _position_of(stored: BinaryIO) -> Callable[[], int]:
 
 def _open_lines(source: Source, text: io.TextIOWrapper, bytes_read: Callable[[], int]) -> Table:
     if source.format == "jsonl":
-        records = json_records(text)
+        records = _readable(source, json_records(text))
         first = list(itertools.islice(records, _SPECIMEN_RECORDS))
         if first and not any(source.text_column in row for row, _ in first):
             _refuse(source, list(dict.fromkeys(name for row, _ in first for name in row)))
         return Table(None, _windows(source, itertools.chain(first, records)), bytes_read)
-    cells = csv_records(text, "\t" if source.format == "tsv" else ",")
+    cells = _readable(source, csv_records(text, "\t" if source.format == "tsv" else ","))
     header, problem = next(cells, ([], ""))
     if problem or not header:
         raise ValueError(f"{source.place}: the first line must name the columns ({problem or 'the file is empty'})")
-    if source.text_column not in header:
-        _refuse(source, header)
-    if len(set(header)) < len(header):
-        double = next(name for name in header if header.count(name) > 1)
-        raise ValueError(f"{source.place} has two columns called {double!r}; rename one")
+    _check_columns(source, header)
     schema = pa.schema([(name, pa.string()) for name in header])
     return Table(schema, _windows(source, (_named(header, *record) for record in cells)), bytes_read)
 
 
+def _check_columns(source: Source, names: list[str]) -> None:
+    if source.text_column not in names:
+        _refuse(source, names)
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{source.place} has two columns called {double!r}; rename one")
+
+
 def _refuse(source: Source, names: list[str]) -> None:
     found = ", ".join(names) or "none"
-    raise ValueError(f"{source.place} has no column {source.text_column!r} (--text-column); its columns: {found}")
+    if without_surrogates(found) != found:
+        raise ValueError(f"{source.place} is not {source.encoding}; set --encoding")
+    hint = (
+        "; fields are separated by commas, in .tsv files by tabs"
+        if len(names) == 1 and source.format != "jsonl"
+        else ""
+    )
+    raise ValueError(f"{source.place} has no column {source.text_column!r} (--text-column); its columns: {found}{hint}")
 
 
 def _named(header: list[str], cells: list[str], problem: str) -> tuple[dict[str, Any], str]:
@@ -138,8 +173,7 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{source.place} is not a readable Parquet file: {error}") from None
     schema = file.schema_arrow
-    if source.text_column not in schema.names:
-        _refuse(source, schema.names)
+    _check_columns(source, schema.names)
     stored.seek(0, io.SEEK_END)
     size, done = stored.tell(), 0
 
@@ -154,30 +188,3 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
             raise ValueError(f"{source.place} is damaged after row {done}: {error}") from None
 
     return Table(schema, windows(), lambda: size * done // max(file.metadata.num_rows, 1))
-
-
-def schema_of_objects(source: Source) -> pa.Schema:
-    """Return columns that fit every object of a JSONL file: needed to write it as a table, and one pass over it."""
-    kinds: dict[str, pa.DataType] = {}
-    with open_table(source) as table:
-        for window in table.windows:
-            for row in window.mappings():
-                for name, value in row.items():
-                    kinds[name] = _join(kinds.get(name), _kind_of(value))
-    return pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in kinds.items()])
-
-
-def _kind_of(value: Any) -> pa.DataType:
-    if value is None:
-        return pa.null()
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 53:
-        return pa.string()  # neither int64 nor double is sure to hold it
-    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(type(value), pa.string())
-
-
-def _join(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
-    if one is None or one == other or one == pa.null():
-        return other
-    if other == pa.null():
-        return one
-    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()

@@ -66,7 +66,7 @@ def check_text(value: Any, encoding: str) -> tuple[str | None, str]:
     if not value.isascii() and _SURROGATES.search(value):
         return None, f"undecodable: not valid {encoding}"
     text = value[:MOST_CHARACTERS].strip()
-    return (text, "") if text else (None, "empty text")
+    return (text, "") if any(map(str.isprintable, text)) else (None, "empty text")  # NULs say as little as blanks
 
 
 def make_window(

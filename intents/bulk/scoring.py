@@ -65,9 +65,12 @@ def score_sorted(
 
 
 class TorchScorer:
-    """A checkpoint such as models/classifier, on a GPU where there is one."""
+    """A checkpoint such as models/classifier, on a GPU where there is one.
 
-    def __init__(self, folder: Path, num_threads: int | None = None) -> None:
+    Its calibration lies beside the weights, or in `calibration_dir`.
+    """
+
+    def __init__(self, folder: Path, num_threads: int | None = None, calibration_dir: Path | None = None) -> None:
         import torch
         import transformers
 
@@ -82,7 +85,7 @@ class TorchScorer:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         names = self._model.config.id2label
         self.intents = [str(names[label]) for label in sorted(names, key=int)]
-        self.calibration = read_calibration(folder, self.intents)
+        self.calibration = read_calibration(calibration_dir or folder, self.intents)
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""

@@ -1,0 +1,1 @@
+"""How fast training is, beside other ways to train the same encoder on the same data."""

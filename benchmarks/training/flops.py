@@ -1,0 +1,66 @@
+"""Floating-point operations that training needs, whatever a system spends on padding, recomputing or bookkeeping.
+
+A product with a weight matrix costs 2 operations per parameter and token forward, 2 backward for the gradient of the
+weights, 2 backward for the gradient of the inputs: the 6 N D of Kaplan et al. 2020 (Scaling Laws for Neural Language
+Models, section 2.1), where all is trained. Added are the two attention products, 4 t^2 d operations a layer forward and
+twice that backward for a text of t tokens and an encoder of width d (Chowdhery et al. 2022, PaLM, appendix B).
+Subtracted is what freezing spares: frozen layers have no backward pass, a frozen weight beneath an adapter has no
+gradient of its own, and nothing below the lowest trained layer needs a gradient, so that its query, key and value
+products have none of their inputs. Only useful tokens count: padding is no work. Embedding lookups, normalisations,
+activations, softmax, the loss and the optimizer count nothing. The layers are those of Devlin et al. 2019 (BERT).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Number and widths of the layers of a BERT-like encoder."""
+
+    num_layers: int
+    hidden: int
+    intermediate: int
+
+    @classmethod
+    def of(cls, config: Any) -> "EncoderShape":
+        """Return the shape that an encoder's configuration describes."""
+        return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of the weight matrices of one layer: query, key, value, output, and the two of the MLP."""
+        return 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
+
+
+def training_flops(
+    lengths: Sequence[int],
+    shape: EncoderShape,
+    head_parameters: int,
+    freeze: str | int = "none",
+    adapter_parameters: int | None = None,
+) -> float:
+    """Return the operations of one training pass over texts of these `lengths`, in tokens.
+
+    `head_parameters` are those of the weight matrices that see one vector per text (pooler and classifier); `freeze` is
+    that of params.yaml: "none", "embeddings", or the embeddings and that many of the lowest layers. With
+    `adapter_parameters`, of LoRA's matrices in all layers, the encoder itself is frozen.
+    """
+    lengths_n = np.asarray(lengths, dtype=np.float64)
+    tokens, attention = lengths_n.sum(), 4 * (lengths_n**2).sum() * shape.hidden
+    product = 2 * tokens * shape.layer_parameters
+    num_trained = shape.num_layers - (freeze if isinstance(freeze, int) else 0)
+    total = shape.num_layers * (product + attention) + num_trained * (2 * product + 2 * attention)
+    if adapter_parameters is not None:
+        total += 6 * tokens * adapter_parameters - num_trained * product
+    if freeze != "none" or adapter_parameters is not None:
+        total -= 2 * tokens * 3 * shape.hidden**2
+    return float(total + 6 * len(lengths_n) * head_parameters)
+
+
+def head_parameters(hidden: int, num_intents: int, head: str) -> int:
+    """Return the parameters of the matrices after the encoder: `head` is "mean" or "native" (with BERT's pooler)."""
+    return num_intents * hidden + (hidden**2 if head == "native" else 0)

@@ -1,0 +1,211 @@
+"""Files, folders, globs and pipes: what is read, what is written, what a run that ends early leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.predict_fixtures import (
+    REPOSITORY,
+    answer,
+    classifier,  # noqa: F401
+    command,
+    make_classifier,
+    read_jsonl,
+    texts_of,
+    write_jsonl,
+)
+
+
+def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_changed(classifier, tmp_path):  # noqa: F811
+    for number in range(3):
+        write_jsonl(tmp_path / f"in/day={number}/part.jsonl", [{"text": text} for text in texts_of(20)])
+    (tmp_path / "in/_SUCCESS").touch()
+    (tmp_path / "in/day=1/part.jsonl").rename(tmp_path / "in/day=1/part.parquet")  # not Parquet: this part fails
+    with pytest.raises(ValueError, match=r"1 of 3 parts failed.*\n.*day=1/part.parquet: .*not a readable Parquet file"):
+        answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    paths = [tmp_path / f"out/day={number}/part.jsonl" for number in range(3)]
+    assert [path.exists() for path in paths] == [True, False, True]
+    (tmp_path / "in/day=1/part.parquet").rename(tmp_path / "in/day=1/part.jsonl")
+    first = paths[0].stat().st_ino
+
+    done = command(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert b"60 rows; 40 were answered by an earlier run" in done.stderr
+    assert [len(read_jsonl(path)) for path in paths] == [20, 20, 20]
+    assert paths[0].stat().st_ino == first
+
+    write_jsonl(tmp_path / "in/day=0/part.jsonl", [{"text": "changed"}])
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert len(read_jsonl(paths[0])) == 1
+    untouched = paths[2].read_text()
+    answer(tmp_path / "in", tmp_path / "out", "--model", make_classifier(tmp_path / "other", seed=5))
+    assert paths[2].read_text() != untouched
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("damage", ["cut short", "not compressed"])
+def test_a_damaged_part_is_named_and_leaves_the_others_alone(classifier, tmp_path, suffix, damage):  # noqa: F811
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
+    content = "text\n" + "\n".join(map(str, np.random.default_rng(0).random(2000)))
+    with fsspec.open(str(tmp_path / f"in/b.csv.{suffix}"), "wt", compression="infer") as file:
+        file.write(content)
+    path = tmp_path / f"in/b.csv.{suffix}"
+    path.write_bytes(path.read_bytes()[:5000] if damage == "cut short" else content.encode())
+    with pytest.raises(ValueError, match=rf"1 of 2 parts failed.*\n  b.csv.{suffix}: .*(is damaged|to its end): "):
+        answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".predict", "a.jsonl"]
+
+
+def test_a_table_without_rows_gives_one_with_the_answers_columns(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in.csv").write_text("id,text\n")
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    assert (tmp_path / "out.csv").read_text() == "id,text,intent,confidence,reason\n"
+    answer(tmp_path / "in.csv", tmp_path / "out.parquet", "--model", classifier, "--probabilities")
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_a_pipe_or_device_is_written_to_and_never_replaced(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in.csv").write_text("text\non\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        answer(tmp_path / "in.csv", pipe, "--model", classifier, "--output-format", "csv")
+        assert reader.stdout.read().startswith("text,intent,confidence,reason\non,")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(classifier, tmp_path, sent, code):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(100_000)])
+    line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", classifier]
+    running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    while not any(path.stat().st_size for path in tmp_path.glob(".out.jsonl.*.part")):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.01)
+    running.send_signal(sent)
+    _, errors = running.communicate()
+    assert running.returncode == code
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_run_killed_in_the_middle_leaves_whole_parts_alone_and_goes_on_with_the_rest(classifier, tmp_path):  # noqa: F811
+    for number in range(12):
+        write_jsonl(tmp_path / f"in/{number:02}.jsonl", [{"text": text} for text in texts_of(4000)])
+    line = [sys.executable, "-m", "apps.predict", tmp_path / "in", tmp_path / "out", "--model", classifier]
+    running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "out").glob("*.jsonl")):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    written = sorted((tmp_path / "out").glob("[0-9]*.jsonl"))
+    assert 1 <= len(written) < 12
+    assert {len(read_jsonl(path)) for path in written} == {4000}
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert [len(read_jsonl(tmp_path / f"out/{number:02}.jsonl")) for number in range(12)] == [4000] * 12
+
+
+def test_a_glob_keeps_relative_names_and_a_folder_can_be_converted(classifier, tmp_path):  # noqa: F811
+    for name in ("a/x.jsonl", "b/x.jsonl", "b/y.csv"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text('{"text": "on"}\n' if name.endswith("jsonl") else "text\non\n")
+    answer(tmp_path / "in/*/x.jsonl", tmp_path / "out", "--model", classifier, "--output-format", "parquet")
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.parquet"))
+    assert found == ["a/x.parquet", "b/x.parquet"]
+
+
+def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F811
+    done = command(
+        "-", "-", "--model", classifier, "--input-format", "csv", "--output-format", "jsonl", input=b"text\nopen it\n\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["reason"] for line in done.stdout.splitlines()] == ["", "empty line"]
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": ["on", "off"]}), table)
+    done = command("-", "-", "--model", classifier, "--input-format", "parquet", input=table.getvalue().to_pybytes())
+    assert pq.read_table(pa.BufferReader(done.stdout)).column("text").to_pylist() == ["on", "off"]
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path):  # noqa: F811
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(5000)])
+    line = f"{sys.executable} -m apps.predict {source} - --model {classifier} --output-format jsonl | head -n 1"
+    done = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, check=True)
+    assert done.stdout.count(b"\n") == 1
+    assert b"rror" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.csv", "out.csv"], "INPUT absent.csv does not exist"),
+        (["in.csv", "in.csv"], "is INPUT: choose another name"),
+        (["in.csv", "out.xlsx"], "OUTPUT 'out.xlsx': unknown suffix; valid: csv, tsv, jsonl, parquet"),
+        (
+            ["in.csv", "out.csv", "--text-column", "words"],
+            "no column 'words' (--text-column); its columns: text, intent",
+        ),
+        (["in.csv", "out.csv"], "the input has a column 'intent' already"),
+        (["in.csv", "out.csv", "--encoding", "utf-99"], "--encoding: unknown encoding 'utf-99'"),
+        (["in.csv", "out.csv", "--model", "nowhere"], "nowhere holds no classifier"),
+        (["gopher://host/x.csv", "out.csv"], "Protocol not known: gopher"),
+        (["folder", "out.csv"], "OUTPUT must be a folder, got 'out.csv'"),
+        (["folder", "folder/answers"], "lies within INPUT"),
+        (["-", "out.csv"], "standard input has no suffix; give --input-format"),
+        (["-", "out.csv", "--input-format", "jsonl"], "JSONL from standard input can only become JSONL"),
+        (["*.nothing", "out"], "holds no table"),
+        (["in.csv", "folder"], "OUTPUT folder is a folder, INPUT a single table; name a file"),
+        (["folder", "in.txt"], "is 1 tables: OUTPUT must be a folder, got 'in.txt'"),
+        (["in.csv", "link.csv"], "is INPUT: choose another name"),
+        (["", "out.csv"], "INPUT is empty"),
+        (["in.csv", ""], "OUTPUT is empty"),
+        (["pipe", "out.csv", "--input-format", "csv"], "pipe is not a regular file; pipe it in, with - as INPUT"),
+        (["in.csv", "in.txt/out.csv", "--prefix", "a_"], "in.txt/out.csv cannot be written: [Errno"),
+        (["in.csv", "out.csv", "--encoding", "base64"], "--encoding: unknown encoding 'base64'"),
+        (["semicolons.csv", "out.csv"], "its columns: id;text; fields are separated by commas, in .tsv files by tabs"),
+        (["utf16.csv", "out.csv"], "utf16.csv is not utf-8; set --encoding"),
+        (["empty.csv", "out.csv"], "empty.csv: the first line must name the columns (the file is empty)"),
+        (["empty.parquet", "out.csv"], "empty.parquet is not a readable Parquet file"),
+        (["twice.parquet", "out.csv"], "twice.parquet has two columns called 'text'; rename one"),
+    ],
+)
+def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkeypatch, arguments, message):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("text,intent\non,lights\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/in.csv").write_text("text\non\n")
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "semicolons.csv").write_text("id;text\n1;on\n")
+    (tmp_path / "utf16.csv").write_text("id,text\n1,on\n", encoding="utf-16")
+    for name in ("in.txt", "empty.csv", "empty.parquet"):
+        (tmp_path / name).touch()
+    pq.write_table(pa.table([["on"], ["off"]], names=["text", "text"]), tmp_path / "twice.parquet")
+    before = sorted(tmp_path.rglob("*"))
+    model = [] if "--model" in arguments else ["--model", classifier]
+    with pytest.raises(ValueError) as caught:
+        answer(*arguments, *model)
+    assert message in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_that_was_there_survives_a_run_that_fails(classifier, tmp_path):  # noqa: F811
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": texts_of(50_000)}), content, row_group_size=10_000)
+    damaged = bytearray(content.getvalue().to_pybytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 2000] = bytes(2000)
+    (tmp_path / "in.parquet").write_bytes(damaged)
+    (tmp_path / "out.parquet").write_text("answers of yesterday")
+    with pytest.raises(ValueError, match="is damaged after row"):
+        answer(tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", classifier)
+    assert (tmp_path / "out.parquet").read_text() == "answers of yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]

@@ -1,0 +1,124 @@
+"""Rows that cannot be answered, and columns that the answers stand beside."""
+
+import csv
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.predict_fixtures import (
+    answer,
+    classifier,  # noqa: F401
+    command,
+    read_jsonl,
+    write_jsonl,
+)
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_path):  # noqa: F811
+    lines = [
+        b"id,text",
+        b"1,open the window",
+        b"2,",
+        b"3,caf\xe9 please",
+        b"4,one,field too many",
+        b"",
+        b"6,\"quoted \"\"window\"\"\nin two lines\"",
+        b"7,\"never closed",
+        b"8,close the window",
+        b"9,   ",
+        b"10",
+        b"11,turn on the light",
+        b"12,\0\0",
+    ]  # fmt: skip
+    (tmp_path / "in.csv").write_bytes(b"\r\n".join(lines) + b"\r\n")
+    done = command(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    assert done.returncode == 0, done.stderr
+    answers = read_csv(tmp_path / "out.csv")
+    reasons = [row["reason"] for row in answers]
+    assert [row["id"] for row in answers] == ["1", "2", "3", "4", "", "6", "7", "8", "9", "10", "11", "12"]
+    assert reasons == [
+        "",
+        "empty text",
+        "undecodable: not valid utf-8",
+        "3 fields where the header has 2",
+        "empty line",
+        "",
+        "not valid CSV: unexpected end of data",
+        "",
+        "empty text",
+        "1 fields where the header has 2",
+        "",
+        "empty text",
+    ]
+    assert [bool(row["intent"]) for row in answers] == [not reason for reason in reasons]
+    assert [bool(row["confidence"]) for row in answers] == [not reason for reason in reasons]
+    assert b"12 rows, 8 of them bad" in done.stderr
+
+
+def test_bad_json_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_path):  # noqa: F811
+    lines = [
+        b'{"text": "open it", "deep": {"a": [1, null]}}',
+        b'{"text": null}',
+        b'{"text": 5}',
+        b"[1]",
+        b"{broken",
+        b"",
+        b'{"other": 1}',
+        b'{"text": "\xff"}',
+        b'{"text": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"text": "' + b"window " * 10_000 + b'"}',
+        b'{"text": "close it"}',
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
+    answer(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", classifier)
+    answers = read_jsonl(tmp_path / "out.jsonl")
+    assert answers[0]["deep"] == {"a": [1, None]}
+    assert [row["reason"].split(":")[0] for row in answers] == [
+        "",
+        "no text",
+        "not text",
+        "not a JSON object",
+        "not valid JSON",
+        "empty line",
+        "no text",
+        "undecodable",
+        "undecodable",
+        "not valid JSON",
+        "",
+        "",
+    ]
+    assert all((row["intent"] == "") == (row["confidence"] is None) == bool(row["reason"]) for row in answers)
+
+
+def test_parquet_keeps_the_types_of_other_columns_and_answers_bad_cells(classifier, tmp_path):  # noqa: F811
+    text = pa.array([b"open it", None, b"\xff\xfe", b" "], pa.binary()).view(pa.string())
+    table = pa.table({"day": [date(2024, 1, 2)] * 4, "text": text, "tags": [["a"], [], None, ["b", "c"]]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    answer(tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", classifier)
+    written = pq.read_table(tmp_path / "out.parquet")
+    assert written.schema.field("day").type == pa.date32()
+    assert written.column("tags").to_pylist() == table.column("tags").to_pylist()
+    assert written.column("reason").to_pylist() == ["", "no text", "undecodable: not valid utf-8", "empty text"]
+    answer(tmp_path / "in.parquet", tmp_path / "out.csv", "--model", classifier)
+    assert read_csv(tmp_path / "out.csv")[0]["day"] == "2024-01-02"
+    assert read_csv(tmp_path / "out.csv")[3]["tags"] == '["b", "c"]'
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
+    answer(tmp_path / "numbers.parquet", tmp_path / "numbers.csv", "--model", classifier)
+    assert [row["reason"] for row in read_csv(tmp_path / "numbers.csv")] == ["not text: int 1", "not text: int 2"]
+
+
+def test_json_objects_with_different_keys_become_one_table(classifier, tmp_path):  # noqa: F811
+    rows = [{"text": "open it", "n": 1}, {"text": "it", "n": 1.5, "late": True}, {"text": "on", "mixed": [1]}]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    answer(tmp_path / "in.jsonl", tmp_path / "out.parquet", "--model", classifier)
+    written = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert written["n"] == [1.0, 1.5, None]
+    assert written["late"] == [None, True, None]
+    assert written["mixed"] == [None, None, "[1]"]
