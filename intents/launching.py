@@ -48,7 +48,7 @@ def is_first() -> bool:
 
 
 def work(job: Callable[[], None]) -> None:
-    """Call `job` as one of the processes launched, on a GPU of its own; if it fails, its launcher learns when.
+    """Call `job` as one of the processes launched, on a GPU of its own; if it fails, `launch` learns when.
 
     The process ends as soon as its launcher has ended, be it killed: nothing goes on unseen.
     """
@@ -66,7 +66,10 @@ def work(job: Callable[[], None]) -> None:
 
     Thread(target=watch, daemon=True).start()
     warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # accelerate's business
-    record(job)()
+    if _LAUNCHER in os.environ:
+        record(job)()
+    else:  # torchrun by hand would print the stack trace of every process
+        job()
 
 
 def launch(module: str, num_processes: int) -> None:

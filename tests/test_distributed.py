@@ -26,7 +26,8 @@ EVERY_STEP_S = 1e-9
 @pytest.fixture
 def inputs(stage_inputs):
     """The inputs, for steps of 2 parts of 4 texts, the last of a pass of one; returns what changes settings."""
-    stage_inputs("train", num_epochs=2, gradient_accumulation=2, class_weights="balanced", learning_rate=1e-3)
+    settings = {"num_epochs": 2, "gradient_accumulation": 2, "class_weights": "balanced", "dropout": 0.0}
+    stage_inputs("train", learning_rate=1e-3, **settings)
     return stage_inputs
 
 
