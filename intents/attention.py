@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 def trainable_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
     """While it lasts, `model` has the attention whose backward pass is quickest on its device in `precision`.
 
-    On a CPU the fused one of torch 2.13 takes ten times as long in bf16 as plain matrix products do (short texts: a third
-    of a training step), while in fp32 it is the quicker one. benchmarks/training/notes.md has the figures.
+    On a CPU the fused one of torch 2.13 takes ten times as long in bf16 as plain matrix products do (a third of a
+    training step on short texts), while in fp32 it is the quicker one. benchmarks/training/notes.md has the figures.
     """
     usual = model.config._attn_implementation
     replaced = model.device.type == "cpu" and precision == "bf16" and usual == "sdpa"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.tiny_encoder import write_bert
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTENTS = ("close_window", "no_intent", "open_window")
 _ENVIRONMENT = {
@@ -156,7 +158,7 @@ def make_fake_repository(folder: Path) -> Path:
 def make_tiny_repository(folder: Path) -> Path:
     """Make a repository with this project's own pipeline on a tiny encoder and 90 texts, run, committed."""
     make_repository(folder)
-    make_tiny_encoder(folder / "data" / "encoder")
+    write_bert(folder / "data" / "encoder", [*"open the window close it now music".split(), *"abcdefghij"])
     (folder / "data" / "none").write_text("none\n", encoding="utf-8")
     with (folder / "data" / "texts.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -180,30 +182,3 @@ def make_tiny_repository(folder: Path) -> Path:
     run(folder, "dvc", "repro", "-q")
     commit(folder, "baseline")
     return folder
-
-
-def make_tiny_encoder(folder: Path) -> None:
-    """Write a random BERT (2 layers, 32 wide) and a word tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    tokens = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *"open the window close it now music".split(),
-        *"abcdefghij",
-    ]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(tokens), max_position_embeddings=40, **sizes)
-    BertModel(config).save_pretrained(folder)

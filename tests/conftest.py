@@ -6,37 +6,34 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.tiny_encoder import write_bert
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-WORDS = "open close my the window door please turn on off light music seat it now is cold warm a b c".split()
+# The files that take longest go first: the workers of pytest-xdist get whole files, and one begun late would end alone.
+LONGEST = (
+    "test_pipeline",
+    "test_remote_faults",
+    "test_exporting",
+    "test_sharing",
+    "test_experiments",
+    "test_methods",
+    "test_predict",
+    "test_demo_browser",
+    "test_compare",
+    "test_resuming",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory):
-    """Folder of a random BERT (32 wide, 40 positions) with a WordPiece tokenizer. Never write into it."""
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
+    """Folder of a random BERT (32 wide, 40 positions). Never write into it."""
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: index for index, token in enumerate([*special, *WORDS])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    )
-    BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-    )
-    BertModel(config).save_pretrained(folder)
+    write_bert(folder)
     return folder
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from intents.calibrations import Calibration
 from intents.tables import with_facts, write_table
+from tests.tiny_encoder import make_tokenizer
 
 INTENTS = ["driver_window_down", "no_intent", "windshield_wipers_on"]
 SPOKEN = [
@@ -35,30 +36,17 @@ def make_classifier(folder: Path, intents: Sequence[str]) -> None:
     """Write a classifier that answers the SPOKEN texts with `intents` by their labels."""
     import torch
     import transformers
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, PreTrainedTokenizerFast
+    from transformers import BertConfig
 
     from intents.classifier import IntentClassifier, IntentClassifierConfig
 
     words = sorted({word for text, _ in SPOKEN for word in text.split()})
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=32,
-    )
+    tokenizer = make_tokenizer(words, max_length=32)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     encoder = BertConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,

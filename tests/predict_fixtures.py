@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from apps import predict
 from intents.classifier import build_classifier
+from tests.tiny_encoder import write_bert
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTENTS = ["lights", "no_intent", "window"]
@@ -21,31 +20,12 @@ WORDS = "open close my the window door please turn on off light music seat it no
 
 def make_classifier(folder: Path, seed: int = 0) -> Path:
     """Write a random classifier of INTENTS (1 layer, 16 wide, 32 tokens) whose answers vary with the text."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: index for index, token in enumerate([*special, *WORDS])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-    )
-    fast = BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=32)
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-        initializer_range=1.0,
-    )
-    BertModel(config).save_pretrained(folder / "encoder")
-    fast.save_pretrained(folder / "encoder")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "max_position_embeddings": 32}
+    tokenizer = write_bert(folder / "encoder", WORDS, seed=seed, initializer_range=1.0, **sizes)
     model = build_classifier(folder / "encoder", INTENTS, "mean", 10.0)
     torch.nn.init.normal_(model.classifier.weight, std=0.1)
     model.save_pretrained(folder / "classifier")
-    fast.save_pretrained(folder / "classifier")
+    tokenizer.save_pretrained(folder / "classifier")
     return folder / "classifier"
 
 

@@ -96,7 +96,8 @@ def test_jobs_of_several_gpus_that_share_take_those_with_the_fewest_jobs(start_j
 
 
 def test_more_gpus_than_there_are_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train.devices: 3 GPUs are more than are visible \(2: 0, 1\); take at most 2"):
+    expected = r"train.devices: 3 GPUs are more than are visible \(2: 0, 1\); take at most 2"
+    with pytest.raises(ValueError, match=expected):
         claim_devices(3, "wait", tmp_path, ["0", "1"])
 
 

@@ -1,8 +1,6 @@
 """Full training, LoRA and QLoRA: all end as one plain classifier."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,37 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from intents.adapters import load_adapted
 from intents.batching import PaddingCollator
 from intents.classifier import load_classifier
 from intents.four_bit import linear_layers, paged_adamw
-from intents.methods import build_trainee, finish, prepare
+from intents.methods import prepare
 from intents.predicting import predict_logits
 from intents.trainer import score
-from intents.training import fine_tune
-from tests.training_fixtures import FAMILIES, INTENTS, PAD, model_settings, training_settings
+from tests.training_fixtures import ADAPTERS, FAMILIES, INTENTS, PAD, Trained, model_settings
 
 pytest_plugins = ["tests.training_fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[1]
-ADAPTERS = ("lora", "qlora")
-
-
-class Trained:
-    """A classifier trained by one method: as the trainer left it, and as it ships."""
-
-    def __init__(self, encoder_dir, splits, folder, method, head="mean", **settings):
-        self.encoder_dir, self.folder = encoder_dir, folder
-        torch.manual_seed(0)
-        trainee = build_trainee(encoder_dir, INTENTS, model_settings(method, head=head))
-        self.model = trainee.model
-        self.before = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        self.trained = {name for name, value in self.model.named_parameters() if value.requires_grad}
-        self.settings = training_settings(method=method, **settings)
-        fine_tune(self.model, *splits, PAD, self.settings, lambda values, step: None)
-        self.shipped = finish(trainee, encoder_dir, folder)
-
-    def logits(self, model, splits):
-        return torch.from_numpy(predict_logits(model, splits[1], PAD, batch_size=16))
 
 
 @pytest.fixture
@@ -65,66 +42,6 @@ def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkp
     assert torch.equal(done.logits(opened, splits), done.logits(done.shipped.eval(), splits))
     assert [opened.config.id2label[label] for label in range(3)] == INTENTS
     assert not {name for name in opened.state_dict() if "lora" in name or "modules_to_save" in name}
-
-
-@pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize("head", ["mean", "native"])
-def test_merging_changes_no_logit(train, splits, head, method):
-    done = train(method, head=head)
-    torch.testing.assert_close(done.logits(done.shipped, splits), done.logits(done.model, splits), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize("head", ["mean", "native"])
-def test_adapter_and_head_are_trained_and_nothing_else(train, method, head):
-    done = train(method, head=head)
-    kinds = {"lora_A", "lora_B", "classifier", "pooler"} if head == "native" else {"lora_A", "lora_B", "classifier"}
-    assert {kind for kind in kinds for name in done.trained if kind in name} == kinds
-    assert all(any(kind in name for kind in kinds) for name in done.trained)
-    changed = {name for name, value in done.model.named_parameters() if not torch.equal(value, done.before[name])}
-    assert changed == done.trained
-
-
-@pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize("head", ["mean", "native"])
-def test_the_adapter_folder_makes_the_shipped_classifier_of_the_encoder(train, splits, method, head):
-    done = train(method, head=head)
-    again = load_adapted(done.encoder_dir, done.folder)
-    assert torch.equal(done.logits(again, splits), done.logits(done.shipped, splits))
-    names = {path.name for path in done.folder.iterdir()}
-    assert names == {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
-    shipped = sum(value.numel() for value in done.shipped.parameters())
-    assert (done.folder / "adapter_model.safetensors").stat().st_size < shipped * 4
-
-
-def test_a_native_adapter_opens_with_peft_alone(train, splits):
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification
-
-    done = train("lora", head="native")
-    base = AutoModelForSequenceClassification.from_pretrained(done.encoder_dir, num_labels=3)
-    with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):  # peft's own
-        opened = PeftModel.from_pretrained(base, done.folder).eval()
-    logits = torch.from_numpy(predict_logits(opened, splits[1], PAD, batch_size=16))
-    torch.testing.assert_close(logits, done.logits(done.shipped, splits), atol=1e-4, rtol=1e-4)
-
-
-def test_the_adapter_names_the_encoder_it_belongs_to(families, tmp_path):
-    encoder = Path(shutil.copytree(families["bert"], tmp_path / "encoder"))
-    (encoder / "manifest.json").write_text(json.dumps({"source": "org/bert", "revision": "0" * 40}))
-    finish(build_trainee(encoder, INTENTS, model_settings("lora")), encoder, tmp_path / "adapter")
-    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["revision"]) == ("org/bert", "0" * 40)
-    assert config["target_modules"] == sorted(config["target_modules"])
-
-
-def test_full_training_leaves_a_note_in_place_of_an_adapter(train):
-    done = train("full")
-    assert done.shipped is done.model
-    assert [path.name for path in done.folder.iterdir()] == ["adapter.json"]
-    assert json.loads((done.folder / "adapter.json").read_text())["method"] == "full"
-    with pytest.raises(ValueError, match="adapter holds no adapter: train.method was full, models/classifier is"):
-        load_adapted(done.encoder_dir, done.folder)
 
 
 def test_the_checkpoint_opens_without_peft_and_bitsandbytes(train, tmp_path):
@@ -193,55 +110,6 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(train, splits, he
         gradients(done.model, splits)
         passes.append(len(calls))
     assert passes == [1, 2]
-
-
-@pytest.mark.parametrize("method", ADAPTERS)
-def test_the_same_seed_gives_the_same_bytes(train, method):
-    files = []
-    for _ in range(2):
-        done = train(method)
-        files.append({path.name: path.read_bytes() for path in done.folder.iterdir()})
-    assert files[0] == files[1]
-
-
-def test_chosen_targets_alone_get_an_adapter(build, families):
-    model = build()
-    prepare(model, model_settings("lora", lora_targets=["query", "value"]), families["bert"])
-    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_" in name}
-    assert adapted == {"query", "value"}
-
-
-def test_rank_and_alpha_are_those_of_the_settings(build, families):
-    model = build()
-    prepare(model, model_settings("lora", lora_rank=6, lora_alpha=24, lora_dropout=0.25), families["bert"])
-    layer = model.get_submodule(linear_layers(build())[0])
-    assert (layer.r["default"], layer.scaling["default"], layer.lora_dropout["default"].p) == (6, 4.0, 0.25)
-
-
-def test_an_unknown_target_is_named_with_those_there_are(build, families):
-    with pytest.raises(
-        ValueError,
-        match=r"train.lora_targets: this encoder has no linear layer 'quer'; it has: dense, key, query, value",
-    ):
-        prepare(build(), model_settings("lora", lora_targets=["quer"]), families["bert"])
-
-
-@pytest.mark.parametrize(("method", "package"), [("lora", "peft"), ("qlora", "bitsandbytes")])
-def test_a_missing_package_gives_the_command_that_installs_it(monkeypatch, build, families, method, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"need {package}, which is not installed: pip install -e '.\[lora\]'"):
-        prepare(build(), model_settings(method), families["bert"])
-
-
-def test_an_adapter_for_another_encoder_is_refused(train, families):
-    done = train("lora")
-    with pytest.raises(ValueError, match="is for another encoder than that in .*roberta: '.*bert', revision None"):
-        load_adapted(families["roberta"], done.folder)
-
-
-def test_a_folder_without_an_adapter_is_named(tmp_path, families):
-    with pytest.raises(ValueError, match="holds no adapter .*run `dvc repro train`"):
-        load_adapted(families["bert"], tmp_path)
 
 
 @pytest.mark.gpu

@@ -10,13 +10,16 @@ import pytest
 
 from intents.batching import TokenizedTexts
 from intents.classifier import build_classifier
-from intents.methods import ModelSettings
+from intents.methods import ModelSettings, build_trainee, finish
+from intents.predicting import predict_logits
 from intents.tables import with_facts, write_table
 from intents.tokenizing import SCHEMA
 from intents.trainer import TrainingSettings
+from intents.training import fine_tune
 
 INTENTS = ["open", "close", "none"]
 PAD = 0
+ADAPTERS = ("lora", "qlora")
 FAMILIES = ("bert", "roberta", "deberta", "deberta-v2", "electra", "modernbert")
 _SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": PAD}
 
@@ -89,6 +92,29 @@ def write_split(path: Path, num_texts: int, seed: int, shares=(0.4, 0.35, 0.25),
     ids = [[2, *text.tolist(), 3] for text in words]
     write_table(path, {"input_ids": ids, "label": labels.tolist()}, with_facts(SCHEMA, **(facts or {})))
     return TokenizedTexts(path)
+
+
+class Trained:
+    """A classifier trained by one method: as the trainer left it, and as it ships."""
+
+    def __init__(self, encoder_dir, splits, folder, method, head="mean", **settings):
+        self.encoder_dir, self.folder, self.head = encoder_dir, folder, head
+        import torch
+
+        torch.manual_seed(0)
+        trainee = build_trainee(encoder_dir, INTENTS, model_settings(method, head=head))
+        self.model = trainee.model
+        self.before = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.trained = {name for name, value in self.model.named_parameters() if value.requires_grad}
+        self.settings = training_settings(method=method, **settings)
+        fine_tune(self.model, *splits, PAD, self.settings, lambda values, step: None)
+        self.shipped = finish(trainee, encoder_dir, folder)
+
+    def logits(self, model, splits):
+        """Return what `model` says about the validation split."""
+        import torch
+
+        return torch.from_numpy(predict_logits(model, splits[1], PAD, batch_size=16))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from benchmarks.training.flops import EncoderShape, head_parameters, training_flops
 from benchmarks.training.jobs import Job
 from benchmarks.training.timeline import Timeline
+from intents.allocation import keep_freed_memory
 from intents.batching import TokenizedTexts
 from intents.methods import ModelSettings, build_trainee
 from intents.params import read_params
@@ -38,6 +39,7 @@ def train_pipeline(job: Job, params: Mapping[str, Any]) -> dict[str, Any]:
         chosen(**{field.name: params[field.name] for field in fields(chosen)})
         for chosen in (ModelSettings, TrainingSettings)
     )
+    keep_freed_memory()
     transformers.set_seed(params["seed"])
     train, validation = (TokenizedTexts(job.split("tokenized", split)) for split in ("train", "validation"))
     intents = intents_of(job.split("tokenized", "train"))

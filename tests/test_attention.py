@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from intents.attention import trainable_attention
+from intents.classifier import build_classifier
+from tests.training_fixtures import FAMILIES, INTENTS
+
+pytest_plugins = ["tests.training_fixtures"]
+IDS = torch.tensor([[2, 5, 20, 3], [2, 9, 3, 0]])
+MASK = (IDS != 0).long()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_attention_of_training_finds_the_same_and_goes_again(families, family):
+    model = build_classifier(families[family], INTENTS, "mean", 10.0).eval()
+    usual = model.encoder.config._attn_implementation
+    with torch.no_grad():
+        expected = model(input_ids=IDS, attention_mask=MASK).logits
+        with trainable_attention(model, "bf16"):
+            assert model.encoder.config._attn_implementation == "eager"
+            torch.testing.assert_close(model(input_ids=IDS, attention_mask=MASK).logits, expected, atol=1e-5, rtol=1e-4)
+    assert model.encoder.config._attn_implementation == usual
+
+
+def test_fp32_keeps_the_attention_it_had(families):
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0)
+    with trainable_attention(model, "fp32"):
+        assert model.encoder.config._attn_implementation == "sdpa"
