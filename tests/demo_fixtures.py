@@ -1,4 +1,4 @@
-"""A small DVC repository with three classifiers that know a few words, and the demo serving it."""
+"""A small DVC repository with classifiers that know a few words, and the demo serving it."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from intents.calibrations import Calibration
 from intents.tables import with_facts, write_table
 from tests.tiny_encoder import make_tokenizer
 
@@ -95,8 +96,13 @@ def shared_repository(base: Path) -> Path:
 
 
 def make_repository(root: Path) -> None:
-    """Make a repository: tag `swapped` answers with other intents, experiment `careful` is calibrated to ask again."""
+    """Make a repository: tag `swapped` answers with other intents, experiment `careful` is calibrated to ask again.
+
+    The ONNX variants in its workspace are calibrated to act from 60 % on.
+    """
     from dvc.repo import Repo
+
+    from tests.export_fixtures import write_exported
 
     classifier, predictions = root / "models/classifier", root / "data/predictions/test.parquet"
     root.mkdir()
@@ -107,8 +113,10 @@ def make_repository(root: Path) -> None:
         ("commit.gpgsign", "false"),
     ):
         git(root, "config", name, value)
-    (root / ".gitignore").write_text("/.cache/\n")
+    (root / ".gitignore").write_text("/.cache/\n/models/onnx/\n")
     make_classifier(classifier, INTENTS)
+    sixty = Calibration(1.0, dict.fromkeys(INTENTS, 0.6), "no_intent", ("no_intent",))
+    write_exported(classifier, root / "models/onnx", sixty)
     config = (classifier / "config.json").read_text()
     with (
         warnings.catch_warnings(action="ignore"),

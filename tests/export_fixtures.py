@@ -1,5 +1,7 @@
 """Tiny classifiers of every kind that the export must carry, and the data around them."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,12 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from intents.classifier import IntentClassifier, IntentClassifierConfig
+from intents.calibrations import Calibration
+from intents.classifier import IntentClassifier, IntentClassifierConfig, load_classifier
+from intents.exported import MODEL_FILES, SETTINGS_FILE, TOKENIZER_FILE, ExportSettings
+from intents.exporting import export_onnx
+from intents.files import write_json
+from intents.quantising import quantise
 from intents.tables import with_facts, write_table
 
 INTENTS = ["air_conditioner_on", "driver_window_down", "no_intent"]
@@ -94,6 +101,30 @@ def write_checkpoint(folder: Path, model: transformers.PreTrainedModel) -> None:
     """Save `model` and the tiny tokenizer the way the train stage does."""
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+
+
+def write_exported(
+    checkpoint: Path, folder: Path, calibration: Calibration, variants: Sequence[str] = ("fp32", "int8")
+) -> None:
+    """Write the classifier in `checkpoint` to `folder` as the export stage does, the gate left out."""
+    model = load_classifier(checkpoint)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_onnx(model, folder / MODEL_FILES["fp32"])
+    if "int8" in variants:
+        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], "dynamic")
+    tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
+    tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+    names = [*(MODEL_FILES[variant] for variant in variants), TOKENIZER_FILE]
+    settings = ExportSettings(
+        intents=[model.config.id2label[label] for label in range(model.config.num_labels)],
+        max_length=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        **asdict(calibration),
+        checkpoint_sha256="",
+        files={name: {"bytes": (folder / name).stat().st_size, "sha256": ""} for name in names},
+    )
+    write_json(folder / SETTINGS_FILE, asdict(settings))
 
 
 def sure_texts(model: transformers.PreTrainedModel, count: int) -> list[str]:

@@ -164,8 +164,18 @@ def test_the_call_answers_as_the_classifier_does(server: str, repository: Path) 
     assert found["latency_ms"] > 0
 
 
+def test_the_onnx_variants_answer_as_the_checkpoint_does(server: str) -> None:
+    expected = classify(server, text="open my window").json()
+    for name in ("onnx-int8", "onnx-fp32"):
+        found = classify(server, text="open my window", classifier=name).json()
+        assert (found["classifier"], found["intent"], found["action"]) == (name, expected["intent"], "act")
+        assert found["confidence"] == pytest.approx(expected["confidence"], abs=1e-5 if name == "onnx-fp32" else 0.05)
+        assert found["thresholds"] == dict.fromkeys(INTENTS, 0.6)
+
+
 def test_a_tag_and_an_experiment_answer_by_name(server: str) -> None:
-    assert httpx.get(f"{server}/api/classifiers", timeout=60).json() == ["workspace", "swapped", "careful"]
+    names = ["workspace", "onnx-int8", "onnx-fp32", "swapped", "careful"]
+    assert httpx.get(f"{server}/api/classifiers", timeout=60).json() == names
     assert classify(server, text="open my window", classifier="swapped").json()["intent"] == "windshield_wipers_on"
     careful = classify(server, text="open my window", classifier="careful").json()
     assert (careful["likeliest"], careful["action"]) == ("driver_window_down", "ask")
@@ -184,7 +194,6 @@ def test_a_tag_and_an_experiment_answer_by_name(server: str) -> None:
             "no branch, tag, commit or experiment is called 'nobody'",
         ),
         ({"text": "hello", "classifier": "--upload-pack=x"}, 400, "name"),
-        ({"text": "hello", "classifier": "onnx-int8"}, 400, "dvc repro"),
         ({"text": ["hello"]}, 422, "text: Input should be a valid string"),
         ({"utterance": "hello"}, 422, "text: Field required"),
     ],
@@ -235,6 +244,8 @@ def test_a_copy_without_a_repository_answers_with_what_it_holds(repository: Path
         assert [name for _, name in catalogue.choices()] == ["workspace"]
         with pytest.raises(ValueError, match="other revisions need a Git repository"):
             catalogue.load("swapped")
+        with pytest.raises(ValueError, match="models/onnx holds no model-int8.onnx: run `dvc repro`"):
+            catalogue.load("onnx-int8")
     assert answer(Catalogue(tmp_path, 1, 1).load("workspace"), "open my window", 0.5).intent == "driver_window_down"
 
 

@@ -1,97 +1,25 @@
 """The demo as a person meets it, in a real Chromium."""
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.browser_fixtures import Page, needs_browser
 from tests.demo_fixtures import INTENTS, serving, shared_repository
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1200,1000",
-]
-HOSTILE = "open my window <script>window.hit=1</script><img src=x onerror=window.hit=1> ${window.hit=1} {{hit}}"
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no browser here: apt-get install chromium chromium-driver"
-)
+HOSTILE = "open my window <script>window.hit=1</script>"
+pytest_plugins = ["tests.browser_fixtures"]
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(
-        shared_repository(tmp_path_factory.getbasetemp()), "--max-characters", "200", "--max-upload-mib", "1"
-    ) as url:
+    with serving(shared_repository(tmp_path_factory.getbasetemp())) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.binary_location = str(CHROMIUM)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """What a person does on the page, and sees there."""
-
-    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
-        self.browser = browser
-        browser.get(url)
-        self.wait("#text input, #text textarea")
-
-    def wait(self, selector: str, containing: str = "") -> WebElement:
-        def find(browser: webdriver.Chrome) -> WebElement | None:
-            found = browser.find_elements(By.CSS_SELECTOR, selector)
-            return next((one for one in found if one.is_displayed() and containing in one.text), None)
-
-        return WebDriverWait(self.browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
-            find, f"no {selector} with {containing!r}"
-        )
-
-    def ask(self, text: str) -> None:
-        box = self.wait("#text input, #text textarea")
-        box.clear()
-        box.send_keys(text, Keys.ENTER)
-
-    def choose(self, chooser: str, name: str) -> None:
-        box = self.wait(f"#{chooser} input")
-        box.click()
-        box.send_keys(Keys.CONTROL, "a")
-        box.send_keys(Keys.NULL, name, Keys.ENTER)
-        box.send_keys(Keys.TAB)
-
-    def open_tab(self, name: str) -> None:
-        self.wait("button[role=tab]", name).click()
 
 
 @pytest.fixture
@@ -129,6 +57,18 @@ def test_two_classifiers_answer_side_by_side_and_one_asks_again(page: Page) -> N
     assert "The car asks again" in card.text and "only" in card.text and "99.99 %" in card.text
 
 
+def test_an_onnx_variant_answers_beside_the_checkpoint(page: Page) -> None:
+    page.pick("second", "workspace (ONNX, int8)")
+    page.ask("open my window")
+    card = page.wait('#answers .card.act[data-classifier="onnx-int8"]', "driver_window_down")
+    assert "needs 60 %" in card.text and "Calibrated" in card.text and " ms" in card.text
+    assert "Both classifiers would do the same" in page.wait("#answers").text
+    page.pick("first", "workspace (ONNX, fp32)")
+    page.wait('#answers .card.act[data-classifier="onnx-fp32"]', "driver_window_down")
+    cards = page.browser.find_elements(By.CSS_SELECTOR, ".card.act")
+    assert [card.get_attribute("data-classifier") for card in cards] == ["onnx-fp32", "onnx-int8"]
+
+
 def test_an_unknown_classifier_is_explained(page: Page) -> None:
     page.ask("open my window")
     page.wait("#answers .card.act")
@@ -163,55 +103,3 @@ def test_a_file_comes_back_with_answers(page: Page, downloads: Path, tmp_path: P
     assert rows[1].startswith("7,open my window,driver_window_down,0.9") and rows[1].endswith(",act,")
     assert rows[2].startswith("8,,,,,there is no text")
     assert page.browser.execute_script("return window.hit === undefined")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"\x89PNG\r\n\x1a\n\x00\xff", "not text in UTF-8"), (b"text\n" + b"hello there\n" * 100_000, "exceed")],
-    ids=["binary", "too large"],
-)
-def test_a_file_that_cannot_be_answered_is_explained(page: Page, tmp_path: Path, content: bytes, message: str) -> None:
-    source = tmp_path / "photo.csv"
-    source.write_bytes(content)
-    page.open_tab("A whole file")
-    page.browser.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(source))
-    if message == "not text in UTF-8":
-        page.wait("#upload", "photo")
-        page.wait("#start").click()
-        page.wait("#summary .problem", message)
-    else:
-        page.wait(".toast-body", message)
-    assert "Traceback" not in page.browser.page_source
-
-
-def test_script_in_the_text_is_shown_and_not_run(page: Page) -> None:
-    page.ask(HOSTILE)
-    page.wait("#answers .card")
-    assert HOSTILE in page.wait("#answers .said").text
-    assert page.browser.execute_script("return window.hit === undefined")
-    assert not page.browser.find_elements(By.CSS_SELECTOR, "#answers img, #answers script")
-
-
-def test_ten_megabytes_of_text_get_a_clear_message(page: Page) -> None:
-    page.browser.execute_script(
-        "const box = document.querySelector('#text input, #text textarea'); box.value = 'x'.repeat(10_000_000);"
-        "box.dispatchEvent(new Event('input', {bubbles: true}));"
-    )
-    page.wait("#text .submit-button").click()
-    page.wait("#answers .problem", "longer than 200 characters")
-    page.ask("open my window")
-    page.wait("#answers .card.act", "driver_window_down")
-
-
-def test_the_page_asks_no_other_host_for_anything(browser: webdriver.Chrome, server: str) -> None:
-    browser.get_log("performance")
-    page = Page(browser, server)
-    page.ask("open my window")
-    page.wait("#answers .card")
-    for tab in ("A whole file", "How good", "From a program"):
-        page.open_tab(tab)
-    page.wait("pre", "curl")
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
-    assert len(asked) > 10
-    assert {urlsplit(url).netloc for url in asked if urlsplit(url).scheme != "data"} == {urlsplit(server).netloc}

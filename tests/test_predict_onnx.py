@@ -7,39 +7,20 @@ import numpy as np
 import pytest
 
 from intents.bulk.scoring import TorchScorer, load_scorer
+from intents.calibrations import Calibration
 from intents.deciding import softmax
+from tests.export_fixtures import write_exported
 from tests.predict_fixtures import REPOSITORY, answer, classifier, read_jsonl, texts_of, write_jsonl  # noqa: F401
 
 
 @pytest.fixture(scope="session")
 def exported(classifier, tmp_path_factory):  # noqa: F811
     """Folder of the tiny classifier as an fp32 ONNX graph, with thresholds that reject some answers."""
-    from tokenizers import Tokenizer
-
-    from intents.classifier import load_classifier
-    from intents.exporting import export_onnx
-
     folder = tmp_path_factory.mktemp("exported")
-    model = load_classifier(classifier)
-    export_onnx(model, folder / "model.onnx")
-    tokenizer = Tokenizer.from_file(str(classifier / "tokenizer.json"))
-    tokenizer.enable_truncation(32)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": ""} for name in ("model.onnx", "tokenizer.json")}
     probabilities = softmax(np.log(TorchScorer(classifier).probabilities(texts_of(300))), 2.0)
     threshold = float(np.median(probabilities.max(axis=1)))  # rejects about half of the answers
-    settings = {
-        "intents": [model.config.id2label[label] for label in range(3)],
-        "max_length": 32,
-        "pad_token_id": 0,
-        "temperature": 2.0,
-        "thresholds": dict.fromkeys(("lights", "window"), threshold),
-        "reject": "no_intent",
-        "no_action": ["no_intent"],
-        "checkpoint_sha256": "",
-        "files": files,
-    }
-    (folder / "classifier.json").write_text(json.dumps(settings))
+    calibration = Calibration(2.0, dict.fromkeys(("lights", "window"), threshold), "no_intent", ("no_intent",))
+    write_exported(classifier, folder, calibration, variants=["fp32"])
     return folder
 
 
