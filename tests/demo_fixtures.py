@@ -1,6 +1,7 @@
 """A small DVC repository with classifiers that know a few words, and the demo serving it."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -105,6 +106,8 @@ def make_repository(root: Path) -> None:
     from tests.export_fixtures import write_exported
 
     classifier, predictions = root / "models/classifier", root / "data/predictions/test.parquet"
+    # DVC's log goes to what was stdout when it was imported, which may be the closed one of a test before.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     root.mkdir()
     git(root, "init", "-q")
     for name, value in (

@@ -58,8 +58,9 @@ def test_two_classifiers_answer_side_by_side_and_one_asks_again(page: Page) -> N
 
 
 def test_an_onnx_variant_answers_beside_the_checkpoint(page: Page) -> None:
-    page.pick("second", "workspace (ONNX, int8)")
     page.ask("open my window")
+    page.wait("#answers .card.act")
+    page.pick("second", "workspace (ONNX, int8)")
     card = page.wait('#answers .card.act[data-classifier="onnx-int8"]', "driver_window_down")
     assert "needs 60 %" in card.text and "Calibrated" in card.text and " ms" in card.text
     assert "Both classifiers would do the same" in page.wait("#answers").text
