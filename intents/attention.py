@@ -1,9 +1,45 @@
-"""Attention as this machine trains it fastest."""
+"""Attention as this machine trains it fastest.
+
+Shapes: b texts, h heads, t tokens, d width of a head.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from transformers import PreTrainedModel
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
+
+from intents.dropout import drop
+
+PLAIN = "intents_plain"
+
+
+def plain_attention(
+    module: nn.Module,
+    query_bhtd: torch.Tensor,
+    key_bhtd: torch.Tensor,
+    value_bhtd: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return what attention gives, (b, t, h, d), by matrix products, all of it in the precision of `query_bhtd`.
+
+    `attention_mask` is added to the scores, (b, h, t, t); `scaling` is 1 / sqrt(d) unless it is given.
+    """
+    with torch.autocast(query_bhtd.device.type, enabled=False):
+        scale = query_bhtd.shape[-1] ** -0.5 if scaling is None else scaling
+        scores_bhtt = (query_bhtd * scale) @ key_bhtd.transpose(2, 3)
+        if attention_mask is not None:
+            scores_bhtt = scores_bhtt + attention_mask.to(scores_bhtt.dtype)
+        weights_bhtt = scores_bhtt.softmax(-1)
+        if module.training and dropout:
+            weights_bhtt = drop(weights_bhtt, dropout)
+        return (weights_bhtt @ value_bhtd).transpose(1, 2).contiguous(), None
 
 
 @contextmanager
@@ -16,9 +52,13 @@ def trainable_attention(model: PreTrainedModel, precision: str) -> Iterator[None
     usual = model.config._attn_implementation
     replaced = model.device.type == "cpu" and precision == "bf16" and usual == "sdpa"
     if replaced:
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation(PLAIN)
     try:
         yield
     finally:
         if replaced:
             model.set_attn_implementation(usual)
+
+
+AttentionInterface.register(PLAIN, plain_attention)
+AttentionMaskInterface.register(PLAIN, eager_mask)

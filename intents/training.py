@@ -10,6 +10,7 @@ from intents.attention import trainable_attention
 from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
+from intents.dropout import quick_dropout
 from intents.parallel import from_all, from_first, process_index
 from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
@@ -44,7 +45,7 @@ def fine_tune(
     """
     result = TrainingResult()
     attention = trainable_attention(model, resolve_precision(settings.precision))
-    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train), attention:
+    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train), attention, quick_dropout(model):
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
         if process_index() == 0:
             trainer.add_callback(Progress(trainer.best, log))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from intents.attention import trainable_attention
+from intents.attention import PLAIN, trainable_attention
 from intents.classifier import build_classifier
 from tests.training_fixtures import FAMILIES, INTENTS
 
@@ -17,7 +17,7 @@ def test_the_attention_of_training_finds_the_same_and_goes_again(families, famil
     with torch.no_grad():
         expected = model(input_ids=IDS, attention_mask=MASK).logits
         with trainable_attention(model, "bf16"):
-            assert model.encoder.config._attn_implementation == "eager"
+            assert model.encoder.config._attn_implementation == (PLAIN if usual == "sdpa" else usual)
             torch.testing.assert_close(model(input_ids=IDS, attention_mask=MASK).logits, expected, atol=1e-5, rtol=1e-4)
     assert model.encoder.config._attn_implementation == usual
 
@@ -26,3 +26,11 @@ def test_fp32_keeps_the_attention_it_had(families):
     model = build_classifier(families["bert"], INTENTS, "mean", 10.0)
     with trainable_attention(model, "fp32"):
         assert model.encoder.config._attn_implementation == "sdpa"
+
+
+def test_the_attention_of_training_drops_weights(families):
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0).train()
+    for layer in model.encoder.encoder.layer:
+        layer.attention.self.dropout.p = 0.5
+    with trainable_attention(model, "bf16"):
+        assert not torch.equal(model(input_ids=IDS).logits, model(input_ids=IDS).logits)
