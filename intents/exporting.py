@@ -5,6 +5,8 @@ Shapes: b texts, t tokens, c intents.
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -39,7 +41,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     # The exporter names every operator of packages that are not installed, and its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_attention(model):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             _LogitsOnly(model).eval(),
@@ -56,6 +58,17 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     graph = program.model_proto
     strip_notes(graph)
     onnx.save(graph, path)
+
+
+@contextmanager
+def _plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts, the attention of `model` is products and a softmax: a quarter fewer nodes than the fused one."""
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
 
 
 def strip_notes(model: onnx.ModelProto) -> None:

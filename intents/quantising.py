@@ -3,9 +3,10 @@
 `dynamic`    matrix products in int8: 7-bit weights, one scale per column; 8-bit activations, one scale per product.
              Seven bits, since x86 processors without VNNI saturate the sums of 8-bit products, and the gate, run on
              a processor that has it, would never see the loss.
-`mixed`      the same, but where an error costs most, weights and activations have a scale for each block of 64 values:
-             in the first two thirds of the products (errors grow on their way) and in those that narrow (the way out of
-             the feed-forward block, whose activations have outliers).
+`smooth`     the same on a graph whose activations were made easier to round (intents.smoothing); where they are the
+             worst, on the way out of the feed-forward blocks in the first two thirds, with outliers in fp32.
+`mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
+             have a scale for each 64 values.
 `blockwise`  every product in blocks.
 
 In all of them a word's embedding is 8 bits with a scale of its own: looking it up costs no precision worth mentioning,
@@ -14,6 +15,8 @@ and it is half of a small encoder's size.
 
 import logging
 import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,26 +25,30 @@ import onnx
 from onnx import helper, numpy_helper
 
 from intents.exporting import strip_notes
+from intents.smoothing import activation_peaks, smooth
 
-Recipe = Literal["dynamic", "mixed", "blockwise"]
-RECIPES: tuple[Recipe, ...] = ("dynamic", "mixed", "blockwise")
+Recipe = Literal["dynamic", "smooth", "mixed", "blockwise"]
+RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "blockwise")
 _BLOCK = 64  # values that share a scale
 _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 
 
-def quantise(source: Path, target: Path, recipe: Recipe) -> None:
-    """Write the graph at `source` to `target` with its weights as `recipe` says."""
+def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequence[int]] = ()) -> None:
+    """Write the graph at `source` to `target` with its weights as `recipe` says.
+
+    `texts` are token ids of typical texts, from which `smooth` and `mixed` learn how large activations are.
+    """
     model = onnx.load(source)
     products = _products(model)
-    if recipe == "blockwise":
-        in_blocks = set(products)
-    elif recipe == "mixed":
-        early = list(products)[: 2 * len(products) // 3]
-        in_blocks = {*early, *(name for name, (rows, columns) in products.items() if rows > columns)}
-    else:
-        in_blocks = set()
+    names = list(products)
+    in_blocks = set(names if recipe == "blockwise" else names[: len(names) // 3] if recipe == "mixed" else [])
+    in_fp32 = set[str]()
+    if recipe in ("smooth", "mixed"):
+        narrowing = {name for name in names[: 2 * len(names) // 3] if products[name][0] > products[name][1]}
+        smoothed = _of_own_weights(model, names) - in_blocks
+        in_fp32 = smooth(model, smoothed, narrowing, activation_peaks(model, smoothed, texts))
     if len(in_blocks) < len(products):
-        model = _quantise_dynamically(model, in_blocks)
+        model = _quantise_dynamically(model, in_blocks | in_fp32)
     if in_blocks:
         model = _quantise_in_blocks(model, in_blocks)
     _quantise_embeddings(model)
@@ -60,6 +67,12 @@ def _products(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
             rows, columns = shapes[node.input[1]]
             found[node.name] = (rows, columns)
     return found
+
+
+def _of_own_weights(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
+    """Return those of the products `names` whose weights no other node reads (layers of ALBERT share theirs)."""
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    return {node.name for node in model.graph.node if node.name in set(names) and readers[node.input[1]] == 1}
 
 
 def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ try:
     import numpy as np
     import onnxruntime
     from numpy.typing import NDArray
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
 
@@ -31,6 +31,8 @@ _OPTIMISATION = {
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+# Fused, residual and normalisation take twice as long as one after the other (onnxruntime 1.32).
+_SLOWER = ["SkipLayerNormFusion"]
 
 
 class IntentClassifier:
@@ -113,21 +115,22 @@ class IntentClassifier:
     def logits(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the raw scores, (n, c); texts of similar length share a batch, the order of `texts` is kept."""
         _check_texts(texts)
-        encodings = [self._tokenizer.encode(text) for text in texts]
+        ids = [self._tokenizer.encode(text).ids for text in texts]
         logits_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: -len(encodings[i].ids))
+        order = sorted(range(len(texts)), key=lambda i: -len(ids[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            logits_nc[chosen] = self._run([encodings[i] for i in chosen])
+            logits_nc[chosen] = self.logits_of_tokens([ids[i] for i in chosen])
         return logits_nc
 
-    def _run(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
-        shape_bt = (len(encodings), max(len(encoding.ids) for encoding in encodings))
+    def logits_of_tokens(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the raw scores, (b, c), of texts given as token ids; they are one batch, padded to the longest."""
+        shape_bt = (len(ids), max(len(text) for text in ids))
         ids_bt = np.full(shape_bt, self.settings.pad_token_id, dtype=np.int64)
         mask_bt = np.zeros(shape_bt, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids_bt[row, : len(encoding.ids)] = encoding.ids
-            mask_bt[row, : len(encoding.ids)] = 1
+        for row, text in enumerate(ids):
+            ids_bt[row, : len(text)] = text
+            mask_bt[row, : len(text)] = 1
         logits: NDArray[np.float32] = self._session.run(None, {"input_ids": ids_bt, "attention_mask": mask_bt})[0]
         return logits
 
@@ -158,7 +161,9 @@ def _open_session(
         partial.parent.mkdir(parents=True, exist_ok=True)
         options.optimized_model_filepath = str(partial)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
+        )
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
         raise damaged(path, str(error).strip().splitlines()[0]) from None
     if partial is not None and cached is not None:

@@ -6,7 +6,7 @@ metrics/export.json.
     python -m stages.export
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ TOKENIZED_PATH = Path("data/tokenized/validation.parquet")
 ONNX_DIR = Path("models/onnx")
 METRICS_PATH = Path("metrics/export.json")
 BATCH_SIZE = 32
+SAMPLE = 500  # validation texts that show the quantisation how large activations are
 MAX_LOGIT_DIFFERENCE = 1e-3  # between fp32 and PyTorch: rounding alone
 Compare = Callable[[list[Logits]], dict[str, Any]]
 
@@ -36,7 +37,7 @@ Compare = Callable[[list[Logits]], dict[str, Any]]
 class ExportParams(Params):
     """Section `export` of params.yaml."""
 
-    quantisation: Literal["auto", "dynamic", "mixed", "blockwise"]
+    quantisation: Literal["auto", "dynamic", "smooth", "mixed", "blockwise"]
     min_agreement: float = Field(ge=0, le=1)
     max_accuracy_drop: float = Field(ge=0, le=100)
 
@@ -95,7 +96,12 @@ def logits_of(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
 
 
 def choose_int8(
-    folder: Path, quantisation: str, limits: dict[str, float], against_pytorch: Compare, accuracy: float
+    folder: Path,
+    quantisation: str,
+    texts: Sequence[Sequence[int]],
+    limits: dict[str, float],
+    against_pytorch: Compare,
+    accuracy: float,
 ) -> list[dict[str, Any]]:
     """Write the int8 graph of the first recipe that passes the gate; return what each that was tried is worth.
 
@@ -107,7 +113,7 @@ def choose_int8(
 
     tried = []
     for recipe in RECIPES if quantisation == "auto" else [name for name in RECIPES if name == quantisation]:
-        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe)
+        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe, texts)
         int8 = against_pytorch(logits_of(folder, "int8"))
         problems = failures(int8, accuracy, **limits)
         tried.append({"quantisation": recipe, **int8, "passes": not problems})
@@ -136,7 +142,8 @@ def main() -> None:
         problems = failures(fp32, pytorch["accuracy"], **limits, max_logit_difference=MAX_LOGIT_DIFFERENCE)
         if problems:
             raise ValueError(f"export gate: the fp32 graph is not the classifier: {'; '.join(problems)}")
-        tried = choose_int8(folder, params.quantisation, limits, against_pytorch, pytorch["accuracy"])
+        texts = [tokens[row]["input_ids"] for row in range(min(SAMPLE, len(tokens)))]
+        tried = choose_int8(folder, params.quantisation, texts, limits, against_pytorch, pytorch["accuracy"])
         sizes = {name: round((folder / file).stat().st_size / 1e6, 1) for name, file in MODEL_FILES.items()}
     write_json(METRICS_PATH, report(pytorch, fp32, tried, sizes))
     print(f"{ONNX_DIR} has fp32 ({sizes['fp32']} MB) and int8 ({sizes['int8']} MB, {tried[-1]['quantisation']})")

@@ -30,6 +30,10 @@ def padded_batch(model, num_texts, length, seed):
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def texts_of(batch):
+    return [ids[mask == 1].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+
+
 def expected(model, batch):
     with torch.inference_mode():
         return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
@@ -66,7 +70,7 @@ def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gat
     assert len(set(want.argmax(1))) > 1
     problems = []
     for recipe in RECIPES:
-        quantise(path, tmp_path / f"{recipe}.onnx", recipe)
+        quantise(path, tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
         found = compare_plainly(want.argmax(1), want, [answer(tmp_path / f"{recipe}.onnx", batch) - level])
         problems.append((recipe, found, failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)))
     assert any(not reasons for _, _, reasons in problems), problems
@@ -79,7 +83,7 @@ def test_recipes_store_ever_more_faithful_integers_and_are_smaller_than_the_orig
     want = expected(model, batch)
     differences = {}
     for recipe in RECIPES:
-        quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe)
+        quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
         differences[recipe] = np.abs(answer(tmp_path / f"{recipe}.onnx", batch) - want).mean()
     assert 0 < differences["blockwise"] < differences["dynamic"]
     assert (tmp_path / "dynamic.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size

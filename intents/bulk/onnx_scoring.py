@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intents.bulk.scoring import CPU_TOKENS, budget_batches
+from intents.deciding import softmax
 
 
 class OnnxScorer:
@@ -24,21 +25,18 @@ class OnnxScorer:
 
         self._classifier = IntentClassifier.load(folder, variant, num_threads=1)
         settings = self._classifier.settings
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._max_length = settings.max_length
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts as training did
         self._pool = ThreadPoolExecutor(num_threads or os.cpu_count() or 1)
         self.intents, self.calibration = settings.intents, settings.calibration
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
-        probabilities_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
-        # The runtime tokenises again: its interface stays texts in, probabilities out.
-        lengths = [min(len(text), self._max_length) for text in self._tokenizer.encode_batch_fast(list(texts))]
+        logits_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
         def score(indices: NDArray[np.int64]) -> None:
-            batch = [texts[index] for index in indices]
-            probabilities_nc[indices] = self._classifier.probabilities(batch, batch_size=len(batch))
+            logits_nc[indices] = self._classifier.logits_of_tokens([ids[index] for index in indices])
 
-        for _ in self._pool.map(score, budget_batches(lengths, CPU_TOKENS)):
+        for _ in self._pool.map(score, budget_batches([len(text) for text in ids], CPU_TOKENS)):
             pass  # an exception of a thread is raised here
-        return probabilities_nc
+        return softmax(logits_nc, self._classifier.settings.temperature)

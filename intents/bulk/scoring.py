@@ -14,7 +14,7 @@ from intents.calibrations import Calibration, read_calibration
 from intents.deciding import softmax
 
 # Padded tokens of a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
-CPU_TOKENS = 1024
+CPU_TOKENS = 512
 GPU_TOKENS = 65_536
 VARIANTS = ("int8", "fp32")
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
