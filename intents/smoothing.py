@@ -2,8 +2,8 @@
 
 A dynamic int8 product has one scale for all its activations, which the largest of them sets: the rest are rounded the
 more coarsely. So each value of a product's input is divided by a number of its own, and the row of the weights that
-meets it is multiplied by the same (SmoothQuant, Xiao et al. 2023, equation 4). Where that is not enough, the values with
-the largest activations and their weights stay in fp32 (the decomposition of LLM.int8(), Dettmers et al. 2022).
+meets it is multiplied by the same (SmoothQuant, Xiao et al. 2023, equation 4). Where that is not enough, the values
+with the largest activations and their weights stay in fp32 (the decomposition of LLM.int8(), Dettmers et al. 2022).
 
 Shapes: t tokens, d inputs of a product, e outputs.
 """

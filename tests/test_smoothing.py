@@ -12,7 +12,7 @@ WIDTH = 32
 
 @pytest.fixture
 def graph():
-    """Token ids look up features, two of which are a hundred times as large; two products read them, one reads those."""
+    """Ids look up features, two of them a hundred times as large; two products read them, a third their sum."""
     chance = np.random.default_rng(0)
     table = chance.normal(size=(50, WIDTH)).astype(np.float32)
     table[:, [3, 17]] *= 100
