@@ -5,8 +5,9 @@
              a processor that has it, would never see the loss.
 `smooth`     the same on a graph whose activations were made easier to round (intents.smoothing); where they are the
              worst, on the way out of the feed-forward blocks in the first two thirds, with outliers in fp32.
-`mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
+`mixed`      the same, but the first half of the products in blocks (errors grow on their way): weights and activations
              have a scale for each 64 values.
+`careful`    the same, but the first two thirds.
 `blockwise`  every product in blocks.
 
 In all of them a word's embedding is 8 bits with a scale of its own: looking it up costs no precision worth mentioning,
@@ -27,8 +28,9 @@ from onnx import helper, numpy_helper
 from intents.exporting import strip_notes
 from intents.smoothing import activation_peaks, smooth
 
-Recipe = Literal["dynamic", "smooth", "mixed", "blockwise"]
-RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "blockwise")
+Recipe = Literal["dynamic", "smooth", "mixed", "careful", "blockwise"]
+RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "careful", "blockwise")
+_SHARE_IN_BLOCKS = {"dynamic": 0, "smooth": 0, "mixed": 1 / 2, "careful": 2 / 3, "blockwise": 1}  # of the products
 _BLOCK = 64  # values that share a scale
 _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 
@@ -36,14 +38,14 @@ _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequence[int]] = ()) -> None:
     """Write the graph at `source` to `target` with its weights as `recipe` says.
 
-    `texts` are token ids of typical texts, from which `smooth` and `mixed` learn how large activations are.
+    `texts` are token ids of typical texts, from which the smoothed ones learn how large activations are.
     """
     model = onnx.load(source)
     products = _products(model)
     names = list(products)
-    in_blocks = set(names if recipe == "blockwise" else names[: len(names) // 3] if recipe == "mixed" else [])
+    in_blocks = set(names[: int(_SHARE_IN_BLOCKS[recipe] * len(names))])
     in_fp32 = set[str]()
-    if recipe in ("smooth", "mixed"):
+    if recipe not in ("dynamic", "blockwise"):
         narrowing = {name for name in names[: 2 * len(names) // 3] if products[name][0] > products[name][1]}
         smoothed = _of_own_weights(model, names) - in_blocks
         in_fp32 = smooth(model, smoothed, narrowing, activation_peaks(model, smoothed, texts))
