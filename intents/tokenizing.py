@@ -1,5 +1,6 @@
 """Texts to token ids, in batches, in constant memory."""
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 from intents.tables import intents_of, read_fact, table_writer, with_facts
 
 _BATCH_SIZE = 10_000
+Augment = Callable[[Sequence[str]], list[tuple[int, str]]]  # texts -> (position of the original, another text)
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int32())])
 
 
@@ -34,22 +36,37 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
     return tokenizer
 
 
-def tokenize_table(source: Path, target: Path, tokenizer: Any) -> dict[str, int]:
+def tokenize_table(source: Path, target: Path, tokenizer: Any, augment: Augment | None = None) -> dict[str, int]:
     """Write the token ids and labels of the texts in `source` to `target`; no padding.
 
-    Returns the numbers of rows, tokens and truncated rows.
+    After all of them, so that a row keeps its number, follow the texts that `augment` makes of each 10,000, under the
+    labels of their originals. Returns the numbers of rows, tokens and truncated rows.
     """
     counts = {"rows": 0, "tokens": 0, "truncated": 0}
     schema = with_facts(SCHEMA, intents=intents_of(source), max_length=tokenizer.model_max_length)
     with pq.ParquetFile(source) as file, table_writer(target, schema) as writer:
-        for batch in file.iter_batches(batch_size=_BATCH_SIZE, columns=["text", "label"]):
-            encoded = tokenizer(batch.column("text").to_pylist(), truncation=True, return_attention_mask=False)
+
+        def write(texts: Sequence[str], labels: pa.Array) -> None:
+            encoded = tokenizer(list(texts), truncation=True, return_attention_mask=False)
             ids = pa.array(encoded["input_ids"], type=SCHEMA.field("input_ids").type)
-            writer.write_batch(pa.record_batch([ids, batch.column("label")], schema=schema))
-            counts["rows"] += len(batch)
+            writer.write_batch(pa.record_batch([ids, labels], schema=schema))
+            counts["rows"] += len(texts)
             counts["tokens"] += len(ids.values)
             counts["truncated"] += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+
+        for texts, labels in _batches(file):
+            write(texts, labels)
+        if augment is not None:
+            for texts, labels in _batches(file):
+                made = augment(texts)
+                if made:
+                    write([text for _, text in made], labels.take(pa.array([origin for origin, _ in made])))
     return counts
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[tuple[list[str], pa.Array]]:
+    for batch in file.iter_batches(batch_size=_BATCH_SIZE, columns=["text", "label"]):
+        yield batch.column("text").to_pylist(), batch.column("label")
 
 
 def max_length_of(tokenized: Path) -> int:

@@ -6,6 +6,7 @@ metrics/train.json and metrics/plots/training.csv.
     python -m stages.train
 """
 
+import logging
 import os
 from dataclasses import fields
 from functools import partial
@@ -140,6 +141,8 @@ def _train(
 ) -> None:
     """Train; of several processes the first one writes the results."""
     keep_freed_memory()
+    # transformers imports bitsandbytes where it is installed, which then advises a package that nothing here needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Heavy packages only once the settings are known to be right and CUDA knows which GPU it may see.
     import transformers
 

@@ -3,8 +3,8 @@
 import csv
 import importlib
 import json
-import re
 import random
+import re
 import sys
 
 import pyarrow.parquet as pq

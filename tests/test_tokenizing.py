@@ -39,6 +39,19 @@ def test_token_ids_are_those_of_the_tokenizer_cut_and_unpadded(tmp_path, tiny_en
     assert counts == {"rows": 4, "tokens": sum(map(len, expected)), "truncated": 1}
 
 
+def test_what_augments_follows_under_the_labels_of_the_originals(tmp_path, tiny_encoder, prepared, monkeypatch):
+    monkeypatch.setattr(tokenizing, "_BATCH_SIZE", 2)
+    source, tokenizer = prepared(TEXTS), load_tokenizer(tiny_encoder, 16)
+    tokenize_table(source, tmp_path / "plain.parquet", tokenizer)
+    counts = tokenize_table(source, tmp_path / "out.parquet", tokenizer, lambda texts: [(1, f"{texts[1]} window")])
+    plain, table = (pq.read_table(tmp_path / name) for name in ("plain.parquet", "out.parquet"))
+    assert table.slice(0, 4).equals(plain)
+    made = [tokenizer(text, truncation=True)["input_ids"] for text in (f"{TEXTS[1]} window", f"{TEXTS[3]} window")]
+    assert table.slice(4)["input_ids"].to_pylist() == made
+    assert table.slice(4)["label"].to_pylist() == [1, 1]
+    assert counts["rows"] == 6
+
+
 def test_the_table_carries_intents_and_max_length(tmp_path, tiny_encoder, prepared):
     tokenize_table(prepared(TEXTS), tmp_path / "out.parquet", load_tokenizer(tiny_encoder, 16))
     assert intents_of(tmp_path / "out.parquet") == ["a", "b"]

@@ -6,6 +6,7 @@ texts, to keep the same rows as anybody who prepares the set with its test file.
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,16 +35,31 @@ def find_set(name: str) -> Path | str:
 
     """
     if name == "driver":
-        for path in (ENCODER_DIR, *(DRIVER_DIR / kind / "train.parquet" for kind in ("prepared", "tokenized"))):
+        for path in (ENCODER_DIR, *(DRIVER_DIR / "prepared" / f"{split}.parquet" for split in SPLITS)):
             if not path.exists():
                 raise ValueError(f"{path} is missing: run `dvc repro tokenize`, or `dvc pull`")
-        return DRIVER_DIR
+        return _driver(CACHE_DIR / "driver")
     source = Path(os.environ.get(DATA_VARIABLE, "../shared/data")) / "banking77"
     missing = [str(source / f"{split}.csv") for split in ("train", "test") if not (source / f"{split}.csv").is_file()]
     if missing:
         where = f"{DATA_VARIABLE} names the folder that holds banking77/"
         return f"banking77 is skipped: {', '.join(missing)} not found; {where}"
     return _banking77(source, CACHE_DIR / "banking77")
+
+
+def _driver(folder: Path) -> Path:
+    """Write the pipeline's own data to `folder` without mistyped copies: all systems train on the same texts."""
+    for split in SPLITS:
+        rows_path = folder / "prepared" / f"{split}.parquet"
+        rows_path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DRIVER_DIR / "prepared" / rows_path.name, rows_path)
+        _tokenize(rows_path, folder)
+    return folder
+
+
+def _tokenize(rows_path: Path, folder: Path) -> None:
+    tokenizer = load_tokenizer(ENCODER_DIR, read_params()["tokenize"]["max_length"])
+    tokenize_table(rows_path, folder / "tokenized" / rows_path.name, tokenizer)
 
 
 def _banking77(source: Path, folder: Path) -> Path:
@@ -64,11 +80,10 @@ def _banking77(source: Path, folder: Path) -> Path:
         drop_near_official=False,
         seed=0,
     )
-    tokenizer = load_tokenizer(ENCODER_DIR, read_params()["tokenize"]["max_length"])
     for split in SPLITS:
         rows_path = folder / "prepared" / f"{split}.parquet"
         write_table(rows_path, prepared.splits[split], with_facts(SCHEMA, intents=prepared.intents))
-        tokenize_table(rows_path, folder / "tokenized" / f"{split}.parquet", tokenizer)
+        _tokenize(rows_path, folder)
     return folder
 
 
