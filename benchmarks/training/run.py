@@ -6,8 +6,8 @@
   otherwise. All --learning-rates are tried; the one with the best final accuracy on validation counts.
 - setfit: SetFit (Tunstall et al. 2022), its defaults, for --setfit-steps steps of 16 pairs of texts. All
   --setfit-learning-rates are tried; the one that is sooner at the target counts. Needs pip install -e '.[benchmark]'.
-- pipeline: this repository, section `train` of params.yaml; large_batches: the same with 128 texts a step, a higher
-  rate and no dropout.
+- pipeline: this repository, section `train` of params.yaml; large_batches: the same with 128 texts a step and a higher
+  rate.
 
 Each training has a process of its own. Before and after each the machine's matrix-product rate is measured; the highest
 counts. Reads models/encoder, data/prepared, data/tokenized, and BANKING77 where benchmarks/training/sets.py finds it;
