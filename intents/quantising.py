@@ -5,8 +5,8 @@
              a processor that has it, would never see the loss.
 `smooth`     the same on a graph whose activations were made easier to round (intents.smoothing); where they are the
              worst, on the way out of the feed-forward blocks in the first two thirds, with outliers in fp32.
-`mixed`      the same, but the first half of the products in blocks (errors grow on their way): weights and activations
-             have a scale for each 64 values.
+`mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
+             have a scale for each 128 values.
 `careful`    the same, but the first two thirds.
 `blockwise`  every product in blocks.
 
@@ -30,8 +30,8 @@ from intents.smoothing import activation_peaks, smooth
 
 Recipe = Literal["dynamic", "smooth", "mixed", "careful", "blockwise"]
 RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "careful", "blockwise")
-_SHARE_IN_BLOCKS = {"dynamic": 0, "smooth": 0, "mixed": 1 / 2, "careful": 2 / 3, "blockwise": 1}  # of the products
-_BLOCK = 64  # values that share a scale
+_SHARE_IN_BLOCKS = {"dynamic": 0, "smooth": 0, "mixed": 1 / 3, "careful": 2 / 3, "blockwise": 1}  # of the products
+_BLOCK = 128  # values that share a scale
 _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 
 
