@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -69,29 +70,36 @@ class _TensorBoard:
 
 
 class _Wandb:
-    def __init__(self, project: str, name: str | None, config: dict[str, Any], folder: Path) -> None:
-        import wandb
+    """A run that starts beside the training: neither its second on a quick machine nor a slow network is waited for."""
 
-        folder.mkdir(parents=True, exist_ok=True)
-        arguments: dict[str, Any] = {"project": project, "name": name, "config": config, "dir": str(folder)}
-        mode: Any = os.environ.get("WANDB_MODE") or _wandb_mode()
-        if mode not in _WANDB_MODES:
+    def __init__(self, project: str, name: str | None, config: dict[str, Any], folder: Path) -> None:
+        mode = os.environ.get("WANDB_MODE")
+        if mode and mode not in _WANDB_MODES:
             raise ValueError(f"WANDB_MODE: unknown mode {mode!r}; valid: {', '.join(_WANDB_MODES)}")
-        try:
-            self._run = wandb.init(**arguments, mode=mode, settings=_wandb_settings(wandb))
-        except wandb.Error as error:
-            sys.stdout.write(f"wandb: {error}; going on offline\n")
-            self._run = wandb.init(**arguments, mode="offline", settings=_wandb_settings(wandb))
-        self._offline_dir = Path(self._run.dir).parent if self._run.offline else None
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments = {"project": project, "name": name, "config": config, "dir": str(folder)}
+        self._starting = ThreadPoolExecutor(1).submit(_start_wandb, arguments, mode)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        self._run.log(values, step=step)
+        self._starting.result().log(values, step=step)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self._run.summary.update(_flatten(summary))
-        self._run.finish()
-        if self._offline_dir is not None:
-            sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {self._offline_dir}\n")
+        run = self._starting.result()
+        run.summary.update(_flatten(summary))
+        run.finish()
+        if run.offline:
+            sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
+
+
+def _start_wandb(arguments: dict[str, Any], mode: str | None) -> Any:
+    import wandb
+
+    settings = _wandb_settings(wandb)
+    try:
+        return wandb.init(**arguments, mode=mode or _wandb_mode(), settings=settings)
+    except wandb.Error as error:
+        sys.stdout.write(f"wandb: {error}; going on offline\n")
+        return wandb.init(**arguments, mode="offline", settings=settings)
 
 
 def _wandb_settings(wandb: Any) -> Any:
