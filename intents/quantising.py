@@ -4,7 +4,8 @@
              Seven bits, since x86 processors without VNNI saturate the sums of 8-bit products, and the gate, run on
              a processor that has it, would never see the loss.
 `smooth`     the same on a graph whose activations were made easier to round (intents.smoothing); where they are the
-             worst, on the way out of the feed-forward blocks in the first two thirds, with outliers in fp32.
+             worst, on the way out of the feed-forward blocks, with a scale for each token and, in the first two thirds,
+             outliers in fp32.
 `mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
              have a scale for each 128 values.
 `careful`    the same, but the first two thirds.
@@ -26,7 +27,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from intents.exporting import strip_notes
-from intents.smoothing import activation_peaks, smooth
+from intents.smoothing import activation_peaks, scale_tokens, smooth
 
 Recipe = Literal["dynamic", "smooth", "mixed", "careful", "blockwise"]
 RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "careful", "blockwise")
@@ -46,9 +47,11 @@ def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequenc
     in_blocks = set(names[: int(_SHARE_IN_BLOCKS[recipe] * len(names))])
     in_fp32 = set[str]()
     if recipe not in ("dynamic", "blockwise"):
-        narrowing = {name for name in names[: 2 * len(names) // 3] if products[name][0] > products[name][1]}
+        narrowing = [name for name in names if products[name][0] > products[name][1]]
+        with_outliers = set(narrowing) & set(names[: 2 * len(names) // 3])
         smoothed = _of_own_weights(model, names) - in_blocks
-        in_fp32 = smooth(model, smoothed, narrowing, activation_peaks(model, smoothed, texts))
+        in_fp32 = smooth(model, smoothed, with_outliers, activation_peaks(model, smoothed, texts))
+        scale_tokens(model, set(narrowing) - in_blocks)
     if len(in_blocks) < len(products):
         model = _quantise_dynamically(model, in_blocks | in_fp32)
     if in_blocks:

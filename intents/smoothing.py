@@ -3,7 +3,8 @@
 A dynamic int8 product has one scale for all its activations, which the largest of them sets: the rest are rounded the
 more coarsely. So each value of a product's input is divided by a number of its own, and the row of the weights that
 meets it is multiplied by the same (SmoothQuant, Xiao et al. 2023, equation 4). Where that is not enough, the values
-with the largest activations and their weights stay in fp32 (the decomposition of LLM.int8(), Dettmers et al. 2022).
+with the largest activations and their weights stay in fp32 (the decomposition of LLM.int8(), Dettmers et al. 2022), and
+each token gets a scale of its own.
 
 Shapes: t tokens, d inputs of a product, e outputs.
 """
@@ -18,7 +19,7 @@ from onnx import helper, numpy_helper
 
 _STRENGTH = 0.6  # share of an activation's range that the weights take over: alpha of SmoothQuant, chosen on validation
 _NUM_OUTLIERS = 16  # values of an input that stay in fp32
-_LEAST = 1e-5  # keeps values that are always 0 out of the logarithms
+_LEAST = 1e-5  # keeps values that are always 0 out of the logarithms, and tokens that are 0 out of the divisors
 
 
 def activation_peaks(
@@ -90,6 +91,36 @@ def smooth(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return in_fp32
+
+
+def scale_tokens(model: onnx.ModelProto, names: set[str]) -> None:
+    """Divide each token of the inputs of the products `names` by its largest magnitude, and multiply the result by it.
+
+    The graph computes what it did before, but all tokens use all of the one scale that an int8 product has: what a
+    token gives no longer depends on those beside it.
+    """
+    constants = {"tokens_axis": np.array([-1], dtype=np.int64), "tokens_least": np.array(_LEAST, dtype=np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    nodes, scaled = [], set[str]()
+    for node in model.graph.node:
+        if node.name not in names:
+            nodes.append(node)
+            continue
+        source, result = node.input[0], node.output[0]
+        if source not in scaled:
+            scaled.add(source)
+            for operator, inputs, made in (
+                ("Abs", [source], "magnitudes"),
+                ("ReduceMax", [f"{source}_magnitudes", "tokens_axis"], "largest"),
+                ("Max", [f"{source}_largest", "tokens_least"], "divisors"),
+                ("Div", [source, f"{source}_divisors"], "divided"),
+            ):
+                nodes.append(helper.make_node(operator, inputs, [f"{source}_{made}"], f"{source}_{made}"))
+        node.input[0], node.output[0] = f"{source}_divided", f"{result}_divided"
+        nodes.append(node)
+        nodes.append(helper.make_node("Mul", [node.output[0], f"{source}_divisors"], [result], f"{node.name}_multiplied"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _scales(peaks_d: NDArray[np.float32], tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from intents.quantising import quantise
-from intents.smoothing import activation_peaks, smooth
+from intents.smoothing import activation_peaks, scale_tokens, smooth
 
 WIDTH = 32
 
@@ -66,6 +66,39 @@ def test_smoothing_levels_what_the_products_read(graph):
     smooth(graph, {"product_q", "product_k"}, set(), {"features": before})
     after = activation_peaks(graph, {"product_q"}, [[4, 9], [30]])["features_smooth"]
     assert after.max() / np.median(after) < 0.2 * before.max() / np.median(before)
+
+
+def test_tokens_of_any_size_get_a_scale_of_their_own(graph):
+    table = numpy_helper.to_array(graph.graph.initializer[0]).copy()
+    table[4] *= 1000
+    table[9] = 0
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
+    want = logits_of(graph)
+    names = {"product_q", "product_k", "product_narrow"}
+    scale_tokens(graph, names)
+    np.testing.assert_allclose(logits_of(graph), want, rtol=1e-3, atol=1e-3)
+    (scaled,) = activation_peaks(graph, {"product_q"}, [[30]]).values()
+    assert scaled.max() == pytest.approx(1)
+    (nothing,) = activation_peaks(graph, {"product_q"}, [[9]]).values()
+    assert nothing.max() == 0
+
+
+def test_a_large_token_does_not_coarsen_the_int8_of_those_beside_it(graph, tmp_path):
+    table = numpy_helper.to_array(graph.graph.initializer[0]).copy()
+    table[4] *= 300
+    narrow = np.random.default_rng(1).normal(size=(WIDTH, WIDTH // 2)).astype(np.float32)
+    for index, values, name in ((0, table, "table"), (3, narrow, "narrow")):
+        graph.graph.initializer[index].CopyFrom(numpy_helper.from_array(values, name))
+    graph.graph.node[5].input[0] = "features"
+    graph.graph.output[0].type.tensor_type.shape.dim[2].dim_value = WIDTH // 2
+    onnx.save(graph, tmp_path / "model.onnx")
+    differences = {}
+    for recipe in ("dynamic", "smooth"):
+        quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe, [[4, 9, 30], [7, 8]])
+        model = onnx.load(tmp_path / f"{recipe}.onnx")
+        beside, alone = logits_of(model, ((4, 9, 30),))[0, 1:], logits_of(model, ((9, 30),))[0]
+        differences[recipe] = np.abs(beside - alone).max() / np.abs(alone).max()
+    assert differences["smooth"] < 0.02 < 0.2 < differences["dynamic"]
 
 
 def test_int8_of_a_smoothed_graph_is_several_times_as_faithful(graph, tmp_path):
