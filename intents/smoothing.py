@@ -10,6 +10,7 @@ Shapes: t tokens, d inputs of a product, e outputs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -99,7 +100,10 @@ def scale_tokens(model: onnx.ModelProto, names: set[str]) -> None:
     The graph computes what it did before, but all tokens use all of the one scale that an int8 product has: what a
     token gives no longer depends on those beside it.
     """
-    constants = {"tokens_axis": np.array([-1], dtype=np.int64), "tokens_least": np.array(_LEAST, dtype=np.float32)}
+    constants: dict[str, NDArray[Any]] = {
+        "tokens_axis": np.array([-1], dtype=np.int64),
+        "tokens_least": np.array(_LEAST, dtype=np.float32),
+    }
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     nodes, scaled = [], set[str]()
     for node in model.graph.node:
@@ -118,7 +122,9 @@ def scale_tokens(model: onnx.ModelProto, names: set[str]) -> None:
                 nodes.append(helper.make_node(operator, inputs, [f"{source}_{made}"], f"{source}_{made}"))
         node.input[0], node.output[0] = f"{source}_divided", f"{result}_divided"
         nodes.append(node)
-        nodes.append(helper.make_node("Mul", [node.output[0], f"{source}_divisors"], [result], f"{node.name}_multiplied"))
+        nodes.append(
+            helper.make_node("Mul", [node.output[0], f"{source}_divisors"], [result], f"{node.name}_multiplied")
+        )
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 

@@ -91,12 +91,13 @@ class _Wandb:
             sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
 
 
-def _start_wandb(arguments: dict[str, Any], mode: str | None) -> Any:
+def _start_wandb(arguments: dict[str, Any], given_mode: str | None) -> Any:
     import wandb
 
     settings = _wandb_settings(wandb)
+    mode: Any = given_mode or _wandb_mode()
     try:
-        return wandb.init(**arguments, mode=mode or _wandb_mode(), settings=settings)
+        return wandb.init(**arguments, mode=mode, settings=settings)
     except wandb.Error as error:
         sys.stdout.write(f"wandb: {error}; going on offline\n")
         return wandb.init(**arguments, mode="offline", settings=settings)

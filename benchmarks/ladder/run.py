@@ -50,7 +50,10 @@ def rungs_of(revision: str) -> dict[str, Row]:
 
 def training_seconds(revision: str) -> float:
     """Return how long a revision trained, its passes over validation aside."""
-    metrics = {part: json.loads(dvc.api.read(f"metrics/{part}.json", rev=revision)) for part in ("train", "prepare", "tokenize")}
+    metrics = {
+        part: json.loads(dvc.api.read(f"metrics/{part}.json", rev=revision))
+        for part in ("train", "prepare", "tokenize")
+    }
     num_epochs = len(dvc.api.read("metrics/plots/training.csv", rev=revision).splitlines()) - 1
     num_texts = metrics["prepare"]["rows"]["train"] + metrics["tokenize"]["mistyped"]
     return num_epochs * num_texts / metrics["train"]["examples_per_second"]
