@@ -98,7 +98,7 @@ def scale_tokens(model: onnx.ModelProto, names: set[str]) -> None:
     """Divide each token of the inputs of the products `names` by its largest magnitude, and multiply the result by it.
 
     The graph computes what it did before, but all tokens use all of the one scale that an int8 product has: what a
-    token gives no longer depends on those beside it.
+    token gives hardly depends on those beside it.
     """
     constants: dict[str, NDArray[Any]] = {
         "tokens_axis": np.array([-1], dtype=np.int64),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from apps.demo.limits import Limits
 from intents.calibrations import Calibration
 from intents.tables import with_facts, write_table
 from tests.tiny_encoder import make_tokenizer
@@ -31,6 +32,7 @@ SPOKEN = [
     ("wipers on now", 2),
 ]
 CODE = Path(__file__).parents[1]
+LIMITS = Limits(characters=100, upload_bytes=1 << 20, rows=20, concurrency=1, queue=100)
 
 
 def make_classifier(folder: Path, intents: Sequence[str]) -> None:

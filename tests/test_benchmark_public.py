@@ -152,7 +152,7 @@ def test_few_shot_draws_another_sample_for_every_seed(tmp_path, benchmark):
 
 def test_committed_samples_are_those_that_are_drawn(tmp_path, monkeypatch):
     if sets.missing_files("banking77-10-shot"):
-        pytest.skip(f"no public data in {sets.data_dir()}")
+        pytest.skip(f"no public data in {sets.data_dir()}: {sets.DATA_VARIABLE} names its folder")
     for seed in range(5):
         sets.write_sources("banking77-10-shot", seed, tmp_path)
     monkeypatch.setattr(sets, "SAMPLES_SHA256", ["0" * 64])

@@ -41,7 +41,7 @@ def test_operations_are_those_that_torch_counts(families, lowest):
 
 
 def test_an_adapter_spares_the_gradients_of_the_weights_beneath(families):
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="no peft: pip install -e '.[lora]'")
     from intents.methods import prepare
 
     model = build_classifier(families["bert"], INTENTS, "mean", 10.0)

@@ -1,6 +1,5 @@
-"""The demo: decisions, files, the REST call, and the limits, against a running server."""
+"""The demo: the REST call and the limits, against a running server."""
 
-import csv
 import json
 import re
 import shutil
@@ -13,30 +12,22 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio
 import httpx
 import pytest
 
 from apps.demo.answering import answer
-from apps.demo.batch import answer_file
-from apps.demo.catalogue import Catalogue, Loaded
-from apps.demo.limits import Busy, Gate, Limits
+from apps.demo.catalogue import Catalogue
 from apps.demo.rendering import render
-from apps.demo.showcase import confusion_of, examples_of
-from intents.bulk.scoring import TorchScorer
 from tests.demo_fixtures import (
     CODE,
     INTENTS,
+    LIMITS,
     SPOKEN,
     environment,
-    make_classifier,
-    make_predictions,
     recording_proxy,
     serving,
     shared_repository,
 )
-
-LIMITS = Limits(characters=100, upload_bytes=1 << 20, rows=20, concurrency=1, queue=100)
 
 
 @pytest.fixture(scope="module")
@@ -58,98 +49,8 @@ def server(repository: Path, asked_outside: tuple[str, list[bytes]]) -> Iterator
         yield url
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    folder = tmp_path_factory.mktemp("classifier")
-    make_classifier(folder, INTENTS)
-    return Loaded("workspace", TorchScorer(folder, num_threads=1), is_calibrated=False)
-
-
 def classify(server: str, **question: object) -> httpx.Response:
     return httpx.post(f"{server}/api/classify", json=question, timeout=60)
-
-
-def test_acts_only_on_answers_at_least_as_sure_as_the_threshold(loaded: Loaded) -> None:
-    confidence = answer(loaded, "open my window", 0.5).confidence
-    assert answer(loaded, "open my window", confidence).action == "act"
-    asked = answer(loaded, "open my window", confidence + 1e-6)
-    assert asked.action == "ask" and "only" in asked.why
-    assert answer(loaded, "call my mother", 0.5).action == "leave"
-    assert "Not calibrated: plain softmax" in asked.calibration
-
-
-def test_answers_of_a_file_stay_beside_their_rows(loaded: Loaded, tmp_path: Path) -> None:
-    source, target = tmp_path / "said.csv", tmp_path / "answered.csv"
-    source.write_text('\ufeffid,text\n1,"open my window, please"\n2,\n3,' + "x" * 101 + "\n4,wipers on now\n", "utf-8")
-    progress: list[float] = []
-    result = answer_file(source, target, loaded, "text", LIMITS, 0.5, progress.append)
-    rows = list(csv.DictReader(target.read_text("utf-8").splitlines()))
-    assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
-    assert [row["intent"] for row in rows] == ["driver_window_down", "", "", "windshield_wipers_on"]
-    assert rows[0]["text"] == "open my window, please"
-    assert "no text" in rows[1]["reason"] and "longer than 100" in rows[2]["reason"]
-    assert (result.rows, result.failed, result.actions["act"], progress[-1]) == (4, 2, 2, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "not text in UTF-8"),
-        (b"text\nopen\x00my window\n", "not text in UTF-8"),
-        (b"", "must name the columns"),
-        (b"text\n", "no rows"),
-        (b"utterance\nopen my window\n", "no column 'text'; it has: utterance"),
-        (b"text\nopen, my, window\n", "line 2 has 3 cells"),
-        (b"text\n" + b"hello\n" * 21, "more than 20 rows"),
-        (b'text\n"' + b"x" * 200_000, "not valid CSV"),
-    ],
-)
-def test_explains_a_file_it_cannot_answer(loaded: Loaded, tmp_path: Path, content: bytes, message: str) -> None:
-    source = tmp_path / "said.csv"
-    source.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        answer_file(source, tmp_path / "answered.csv", loaded, "text", LIMITS, 0.5, lambda share: None)
-    assert not (tmp_path / "answered.csv").exists()
-
-
-def test_offers_examples_of_each_sort_and_counts_the_confusions(tmp_path: Path) -> None:
-    path = tmp_path / "test.parquet"
-    make_predictions(path, num_right=8)
-    groups = examples_of(path)
-    assert groups["Known mistakes"] == ["wipers on now"]
-    assert "the window is open" in groups["Near misses"]
-    intent_of = dict(SPOKEN)
-    assert {intent_of[text] for text in groups["Clear"]} == {0, 2}
-    matrix = confusion_of(path)
-    assert matrix.counts == [[3, 0, 0], [0, 3, 0], [0, 1, 2]]
-    assert matrix.accuracy == pytest.approx(8 / 9) and matrix.interval[0] < 8 / 9 < matrix.interval[1]
-
-
-def test_escapes_what_a_user_wrote() -> None:
-    shown = render("answers", problem="<script>alert(1)</script>")
-    assert "<script" not in shown and "<script>alert(1)</script>" in unescape(shown)
-
-
-def test_a_full_queue_turns_the_next_client_away_and_lets_the_others_finish() -> None:
-    done: list[int] = []
-
-    async def enter(gate: Gate, client: int) -> None:
-        async with gate:
-            await anyio.sleep(0.05)
-        done.append(client)
-
-    async def crowd() -> None:
-        gate = Gate(concurrency=1, queue=2)
-        async with anyio.create_task_group() as tasks:
-            for client in range(3):
-                tasks.start_soon(enter, gate, client)
-            await anyio.sleep(0.01)
-            with pytest.raises(Busy):
-                await enter(gate, 3)
-        await enter(gate, 4)
-
-    anyio.run(crowd)
-    assert done == [0, 1, 2, 4]
 
 
 def test_the_call_answers_as_the_classifier_does(server: str, repository: Path) -> None:
@@ -262,41 +163,27 @@ def test_listens_on_the_loopback_address_alone(server: str) -> None:
         socket.create_connection(("127.0.0.2", port), timeout=5)
 
 
+def start_demo(folder: Path, *options: str, **variables: str) -> tuple[int, str]:
+    """Run the command in `folder` until it ends by itself; return its exit code and what it said."""
+    command = [sys.executable, "-m", "apps.demo", *options]
+    done = subprocess.run(command, cwd=folder, env=environment(**variables), capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
 def test_a_port_in_use_is_one_line_and_not_a_traceback(server: str, tmp_path: Path) -> None:
     port = str(urlsplit(server).port)
-    done = subprocess.run(
-        [sys.executable, "-m", "apps.demo", "--port", port],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr == f"error: cannot listen on 127.0.0.1 port {port} (Address already in use); try --port 0\n"
+    message = f"error: cannot listen on 127.0.0.1 port {port} (Address already in use); try --port 0\n"
+    assert start_demo(tmp_path, "--port", port) == (1, message)
 
 
 def test_an_option_out_of_range_names_itself(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "apps.demo", "--max-rows", "0"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (1, "error: --max-rows must be above 0, got 0\n")
+    assert start_demo(tmp_path, "--max-rows", "0") == (1, "error: --max-rows must be above 0, got 0\n")
 
 
 def test_says_what_to_install_where_gradio_is_missing(tmp_path: Path) -> None:
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(\"No module named 'gradio'\", name='gradio')\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "apps.demo", "--port", "0"],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=f"{tmp_path}:{CODE}"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr == "error: the demo needs gradio: pip install -e '.[demo]'\n"
+    found = start_demo(tmp_path, "--port", "0", PYTHONPATH=f"{tmp_path}:{CODE}")
+    assert found == (1, "error: the demo needs gradio: pip install -e '.[demo]'\n")
 
 
 def test_the_server_asked_nobody_outside(server: str, asked_outside: tuple[str, list[bytes]]) -> None:

@@ -130,7 +130,7 @@ def test_wandb_chooses_a_name_where_there_is_none(nobody, tmp_path):
 
 
 def test_tensorboard_files_hold_curves_results_and_params(tmp_path, capsys):
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     track("tensorboard", tmp_path)
