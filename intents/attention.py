@@ -15,6 +15,7 @@ from transformers.masking_utils import eager_mask
 from intents.dropout import drop
 
 PLAIN = "intents_plain"
+_TOGETHER = 16  # fp32 values in a register of AVX-512
 
 
 def plain_attention(
@@ -27,7 +28,7 @@ def plain_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return what attention gives, (b, t, h, d), by matrix products, all of it in the precision of `query_bhtd`.
+    """Return what attention gives, (b, t, h, d), by matrix products in the precision of `query_bhtd`.
 
     `attention_mask` is added to the scores, (b, h, t, t); `scaling` is 1 / sqrt(d) unless it is given.
     """
@@ -36,10 +37,20 @@ def plain_attention(
         scores_bhtt = (query_bhtd * scale) @ key_bhtd.transpose(2, 3)
         if attention_mask is not None:
             scores_bhtt = scores_bhtt + attention_mask.to(scores_bhtt.dtype)
-        weights_bhtt = scores_bhtt.softmax(-1)
+        weights_bhtt = _softmax(scores_bhtt).to(scores_bhtt.dtype)
         if module.training and dropout:
             weights_bhtt = drop(weights_bhtt, dropout)
         return (weights_bhtt @ value_bhtd).transpose(1, 2).contiguous(), None
+
+
+def _softmax(scores_bhtt: torch.Tensor) -> torch.Tensor:
+    """Return the softmax over the last dimension in fp32, whose kernel is several times as fast as that for bf16.
+
+    But it works on 16 values at a time, and shorter rows one by one: those get columns that count nothing.
+    """
+    num_columns = scores_bhtt.shape[-1]
+    padded = nn.functional.pad(scores_bhtt.float(), (0, max(0, _TOGETHER - num_columns)), value=-torch.inf)
+    return padded.softmax(-1)[..., :num_columns]
 
 
 @contextmanager

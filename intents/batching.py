@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-_POOL = 50  # batches' worth of shuffled texts that are sorted by length together
+_POOL = 200  # batches' worth of shuffled texts that are sorted by length together
 
 
 class TokenizedTexts(Dataset[dict[str, Any]]):
@@ -41,7 +41,7 @@ class TokenizedTexts(Dataset[dict[str, Any]]):
 class BucketBatchSampler(Sampler[list[int]]):
     """Yields batches of indices: shuffled anew each epoch, texts of similar length together.
 
-    Pools of 50 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled.
+    Pools of 200 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:

@@ -1,28 +1,32 @@
 """Dropout whose random numbers cost little.
 
 torch's own draws a double for every activation, one after the other: on a CPU that takes a fifth of a training step.
-Here a 64-bit number decides about four activations.
+Here a 64-bit number decides about eight activations, and comes from a generator that is twice as fast.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-_BITS = 16  # that decide about an activation
+_BITS = 8  # that decide about an activation
 _LOWEST = -(2 ** (_BITS - 1))
 
 
 def drop(activations: torch.Tensor, share: float) -> torch.Tensor:
-    """Return `activations` of any shape with that share of them 0, to 1/65536, and the others scaled up to make up.
+    """Return `activations` of any shape with that share of them 0, and the others scaled up to make up.
 
-    The mask follows from torch's random state, as that of torch.nn.functional.dropout does (but is another one).
+    The share, above 0 and below 1, is rounded to a multiple of 1/256 that lies between them. The mask follows from
+    torch's random state, as that of torch.nn.functional.dropout does (but is another one).
     """
-    dropped = round(share * 2**_BITS)
-    words = torch.empty(-(-activations.numel() * _BITS // 64), dtype=torch.int64)
-    draws = words.random_(-(2**63), None).view(torch.int16)[: activations.numel()].view(activations.shape)
+    dropped = min(max(round(share * 2**_BITS), 1), 2**_BITS - 1)
+    generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+    num_words = -(-activations.numel() * _BITS // 64)
+    words = generator.integers(-(2**63), 2**63 - 1, num_words, np.int64, endpoint=True)
+    draws = torch.from_numpy(words).view(torch.int8)[: activations.numel()].view(activations.shape)
     # 1 from the least kept value up, else 0: faster than a comparison, whose result is slow to convert.
     least = _LOWEST + dropped
     kept = draws.clamp_(least - 1, least).sub_(least - 1)

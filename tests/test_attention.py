@@ -7,19 +7,33 @@ from tests.training_fixtures import FAMILIES, INTENTS
 
 pytest_plugins = ["tests.training_fixtures"]
 IDS = torch.tensor([[2, 5, 20, 3], [2, 9, 3, 0]])
-MASK = (IDS != 0).long()
+LONG_IDS = torch.tensor([[2, *range(5, 21), 3], [2, *range(5, 17), 3, 0, 0, 0, 0]])  # rows longer than a register
 
 
+@pytest.mark.parametrize("ids", [IDS, LONG_IDS])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_attention_of_training_finds_the_same_and_goes_again(families, family):
+def test_the_attention_of_training_finds_the_same_and_goes_again(families, family, ids):
     model = build_classifier(families[family], INTENTS, "mean", 10.0).eval()
     usual = model.encoder.config._attn_implementation
     with torch.no_grad():
-        expected = model(input_ids=IDS, attention_mask=MASK).logits
+        mask = (ids != 0).long()
+        expected = model(input_ids=ids, attention_mask=mask).logits
         with trainable_attention(model, "bf16"):
             assert model.encoder.config._attn_implementation == (PLAIN if usual == "sdpa" else usual)
-            torch.testing.assert_close(model(input_ids=IDS, attention_mask=MASK).logits, expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(model(input_ids=ids, attention_mask=mask).logits, expected, atol=1e-5, rtol=1e-4)
     assert model.encoder.config._attn_implementation == usual
+
+
+@pytest.mark.parametrize("ids", [IDS, LONG_IDS])
+def test_the_attention_of_training_learns_the_same(families, ids):
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0).eval()
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        with trainable_attention(model, precision):
+            model(input_ids=ids, attention_mask=(ids != 0).long()).logits.square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.encoder.encoder.parameters() if p.grad is not None])
+        model.zero_grad()
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
 
 
 def test_fp32_keeps_the_attention_it_had(families):

@@ -21,10 +21,18 @@ def test_drops_that_share_and_keeps_the_mean(share, dtype):
     assert dropped.unique().numel() == 2
 
 
+@pytest.mark.parametrize(("share", "rounded"), [(0.0001, 1 / 256), (0.9999, 255 / 256)])
+def test_a_share_near_none_or_all_drops_some_and_keeps_some(share, rounded):
+    torch.manual_seed(0)
+    dropped = drop(torch.ones(500_000), share)
+    assert dropped.eq(0).float().mean().item() == pytest.approx(rounded, abs=0.001)
+    assert dropped.max().item() == pytest.approx(1 / (1 - rounded))
+
+
 def test_what_is_dropped_is_independent_of_its_neighbours():
     torch.manual_seed(0)
     gone = drop(torch.ones(400_003), 0.5).eq(0)
-    for distance in range(1, 9):  # four activations share a random number
+    for distance in range(1, 17):  # eight activations share a random number
         assert (gone[:-distance] & gone[distance:]).float().mean().item() == pytest.approx(0.25, abs=0.005)
 
 
