@@ -1,24 +1,22 @@
 """Integer variants of an exported graph: several ways, from the fastest to the most faithful.
 
-`dynamic`    matrix products in int8: 7-bit weights, one scale per column; 8-bit activations, one scale per product.
-             Seven bits, since x86 processors without VNNI saturate the sums of 8-bit products, and the gate, run on
-             a processor that has it, would never see the loss.
-`smooth`     the same on a graph whose activations were made easier to round (intents.smoothing); where they are the
-             worst, on the way out of the feed-forward blocks, with a scale for each token and, in the first two thirds,
-             outliers in fp32.
+`static`     matrix products in int8: 7-bit weights, one scale per column; 8-bit activations, made easier to round
+             (intents.smoothing). Those that come from a layer norm have a scale that typical texts tell beforehand, all
+             others one per token (intents.integers).
+`tokens`     the same, but a scale per token everywhere.
 `mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
              have a scale for each 128 values.
 `careful`    the same, but the first two thirds.
 `blockwise`  every product in blocks.
 
-In all of them a word's embedding is 8 bits with a scale of its own: looking it up costs no precision worth mentioning,
-and it is half of a small encoder's size.
+In the first two a text's answer is the same whatever stands beside it in a batch; onnxruntime computes blocks of many
+tokens otherwise than those of few. A word's embedding is 8 bits with a scale of its own: looking it up costs no
+precision worth mentioning, and it is half of a small encoder's size.
 """
 
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,33 +25,29 @@ import onnx
 from onnx import helper, numpy_helper
 
 from intents.exporting import strip_notes
-from intents.smoothing import activation_peaks, scale_tokens, smooth
+from intents.integers import to_integers
+from intents.smoothing import Activations, smooth, watch_activations
 
-Recipe = Literal["dynamic", "smooth", "mixed", "careful", "blockwise"]
-RECIPES: tuple[Recipe, ...] = ("dynamic", "smooth", "mixed", "careful", "blockwise")
-_SHARE_IN_BLOCKS = {"dynamic": 0, "smooth": 0, "mixed": 1 / 3, "careful": 2 / 3, "blockwise": 1}  # of the products
+Recipe = Literal["static", "tokens", "mixed", "careful", "blockwise"]
+RECIPES: tuple[Recipe, ...] = ("static", "tokens", "mixed", "careful", "blockwise")
+_SHARE_IN_BLOCKS = {"static": 0, "tokens": 0, "mixed": 1 / 3, "careful": 2 / 3, "blockwise": 1}  # of the products
 _BLOCK = 128  # values that share a scale
 _LARGE_TABLE = 256  # rows from which an embedding table is worth quantising
 
 
-def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequence[int]] = ()) -> None:
+def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequence[int]]) -> None:
     """Write the graph at `source` to `target` with its weights as `recipe` says.
 
-    `texts` are token ids of typical texts, from which the smoothed ones learn how large activations are.
+    `texts` are token ids of typical texts, which show how large activations are.
     """
     model = onnx.load(source)
-    products = _products(model)
-    names = list(products)
+    names = _products(model)
     in_blocks = set(names[: int(_SHARE_IN_BLOCKS[recipe] * len(names))])
-    in_fp32 = set[str]()
-    if recipe not in ("dynamic", "blockwise"):
-        narrowing = [name for name in names if products[name][0] > products[name][1]]
-        with_outliers = set(narrowing) & set(names[: 2 * len(names) // 3])
-        smoothed = _of_own_weights(model, names) - in_blocks
-        in_fp32 = smooth(model, smoothed, with_outliers, activation_peaks(model, smoothed, texts))
-        scale_tokens(model, set(narrowing) - in_blocks)
-    if len(in_blocks) < len(products):
-        model = _quantise_dynamically(model, in_blocks | in_fp32)
+    whole = set(names) - in_blocks
+    if whole:
+        activations = watch_activations(model, whole, texts)
+        smooth(model, _worth_smoothing(model, whole, activations), activations)
+        to_integers(model, whole, activations, known_scales=recipe == "static")
     if in_blocks:
         model = _quantise_in_blocks(model, in_blocks)
     _quantise_embeddings(model)
@@ -63,21 +57,23 @@ def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequenc
     onnx.save(model, target)
 
 
-def _products(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
-    """Return the matrix products with constant weights, and the shape of their weights."""
-    shapes = {weights.name: tuple(weights.dims) for weights in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and len(shapes.get(node.input[1], ())) == 2:
-            rows, columns = shapes[node.input[1]]
-            found[node.name] = (rows, columns)
-    return found
+def _products(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the matrix products with constant weights, in their order."""
+    tables = {table.name for table in model.graph.initializer if len(table.dims) == 2}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in tables]
 
 
-def _of_own_weights(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
-    """Return those of the products `names` whose weights no other node reads (layers of ALBERT share theirs)."""
+def _worth_smoothing(model: onnx.ModelProto, names: set[str], activations: Mapping[str, Activations]) -> set[str]:
+    """Return those of the products `names` whose weights no other node reads (layers of ALBERT share theirs).
+
+    One-sided activations, such as GELU's, are rounded finely enough as they are: smoothing them gains nothing.
+    """
     readers = Counter(name for node in model.graph.node for name in node.input)
-    return {node.name for node in model.graph.node if node.name in set(names) and readers[node.input[1]] == 1}
+    return {
+        node.name
+        for node in model.graph.node
+        if node.name in names and readers[node.input[1]] == 1 and not activations[node.input[0]].one_sided
+    }
 
 
 def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
@@ -95,25 +91,6 @@ def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelPr
     quantizer.process()
     quantised: onnx.ModelProto = quantizer.model.model
     return quantised
-
-
-def _quantise_dynamically(model: onnx.ModelProto, left_out: set[str]) -> onnx.ModelProto:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    # Tells the quantiser not to ask for its symbolic shape inference, which products with constant weights never need.
-    helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.onnx"
-        quantize_dynamic(
-            model,
-            path,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=sorted(left_out),
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-        )
-        return onnx.load(path)
 
 
 def _quantise_embeddings(model: onnx.ModelProto) -> None:

@@ -38,7 +38,7 @@ Compare = Callable[[list[Logits]], dict[str, Any]]
 class ExportParams(Params):
     """Section `export` of params.yaml."""
 
-    quantisation: Literal["auto", "dynamic", "smooth", "mixed", "careful", "blockwise"]
+    quantisation: Literal["auto", "static", "tokens", "mixed", "careful", "blockwise"]
     min_agreement: float = Field(ge=0, le=1)
     max_accuracy_drop: float = Field(ge=0, le=100)
 

@@ -112,7 +112,8 @@ def write_exported(
     folder.mkdir(parents=True, exist_ok=True)
     export_onnx(model, folder / MODEL_FILES["fp32"])
     if "int8" in variants:
-        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], "dynamic")
+        texts = tiny_tokenizer()(random_texts(100, seed=1), truncation=True, padding=False)["input_ids"]
+        quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], "tokens", texts)
     tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
     tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
     names = [*(MODEL_FILES[variant] for variant in variants), TOKENIZER_FILE]

@@ -115,7 +115,7 @@ def test_the_gate_looks_at_the_answers_that_the_calibration_gives(exported, tmp_
     _, confidences = classifier.predict(sure_texts(model, 200))
     nearest = float(np.median(confidences))  # about half of the answers are rejected, some by a hair's breadth
     calibration = Calibration(1.0, dict.fromkeys(INTENTS, nearest), "no_intent", ("no_intent",))
-    make_workspace(tmp_path, model, calibration, min_agreement=1.0, quantisation="dynamic")
+    make_workspace(tmp_path, model, calibration, min_agreement=1.0, quantisation="static")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"its answer, thresholds applied, is PyTorch's on \d\d\.\d\d%") as error:
         export.main()

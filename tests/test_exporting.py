@@ -76,7 +76,7 @@ def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gat
     assert any(not reasons for _, _, reasons in problems), problems
 
 
-def test_recipes_store_ever_more_faithful_integers_and_are_smaller_than_the_original(tmp_path):
+def test_recipes_store_faithful_integers_and_are_smaller_than_the_original(tmp_path):
     model = tiny_classifier("bert", "mean")
     export_onnx(model, tmp_path / "model.onnx")
     batch = padded_batch(model, 200, 24, seed=3)
@@ -85,8 +85,24 @@ def test_recipes_store_ever_more_faithful_integers_and_are_smaller_than_the_orig
     for recipe in RECIPES:
         quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
         differences[recipe] = np.abs(answer(tmp_path / f"{recipe}.onnx", batch) - want).mean()
-    assert 0 < differences["blockwise"] < differences["dynamic"]
-    assert (tmp_path / "dynamic.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size
+    assert 0 < differences["tokens"] < differences["static"]
+    assert max(differences.values()) < 0.05 * np.abs(want).mean()
+    assert (tmp_path / "static.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("recipe", ["static", "tokens"])
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+def test_an_int8_answer_does_not_depend_on_the_texts_beside_it(tmp_path, architecture, recipe):
+    model = tiny_classifier(architecture, "mean")
+    export_onnx(model, tmp_path / "model.onnx")
+    batch = padded_batch(model, 40, 24, seed=5)
+    quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx", recipe, texts_of(batch))
+    together = answer(tmp_path / "int8.onnx", batch)
+    alone = [
+        answer(tmp_path / "int8.onnx", {"input_ids": np.array([text]), "attention_mask": np.ones((1, len(text)), int)})
+        for text in texts_of(batch)
+    ]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
 
 
 def test_a_logit_that_is_not_a_number_fails_the_gate():
