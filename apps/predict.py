@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
@@ -24,6 +25,7 @@ from intents.cli import run
 MODEL_DIRS = ("models/onnx", "models/classifier")
 _SETTINGS = ("text_column", "probabilities", "prefix", "encoding", "variant")  # those that change an answer
 _SHOWN_FAILURES = 10
+_SHOWN_NAMES = 5
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -85,9 +87,10 @@ def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: 
             bar.start(index)
             try:
                 target, kind = part.target, part.target_format
+                made_from = finished.made_from(part) if finished else {}
                 answered = answer_table(part.source, target, kind, engine, decider, bar.advance)
                 if finished:
-                    finished.add(part, answered)
+                    finished.add(part, answered, made_from)
                 counts += answered
             except user_errors() as error:
                 if finished is None or isinstance(error, BrokenPipeError):
@@ -135,11 +138,18 @@ def predict(options: argparse.Namespace) -> None:
         known = {part: finished.find(part) for part in parts}
         before = sum((counts for counts in known.values() if counts), Counts())
         parts = [part for part in parts if known[part] is None]
+    if plan.left_out:
+        print(f"left out, no tables: {_some(plan.left_out)}", file=sys.stderr)
     started = time.perf_counter()
     counts = Counts()
     if parts:
         counts = answer_parts(parts, make_engine(options, model_dir, scorer, parts), decider, finished)
     _say(counts, before, time.perf_counter() - started)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _say(counts: Counts, before: Counts, seconds: float) -> None:

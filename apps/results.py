@@ -58,8 +58,8 @@ class ResultReader:
 
         """
         commit = None if rev == WORKSPACE else resolve(rev, self._root)
-        lock = _parse(self._read_tracked(rev, commit, "dvc.lock"))["stages"]
-        settings = _parse(self._read_tracked(rev, commit, "params.yaml"))
+        lock = self._read_mapping(rev, commit, "dvc.lock").get("stages") or {}
+        settings = self._read_mapping(rev, commit, "params.yaml")
         stages = _stages_behind(rev, lock)
         outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
         recorded = _check_current(rev, stages, outputs, settings)
@@ -82,16 +82,23 @@ class ResultReader:
             raise ValueError(f"{rev}: has no {path}; `dvc repro` makes what is missing") from None
         return content
 
+    def _read_mapping(self, rev: str, commit: str | None, path: str) -> dict[str, Any]:
+        try:
+            found = _parse(self._read_tracked(rev, commit, path))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{rev}: {path} is not valid YAML ({reason}); mend it, or finish the merge") from None
+        return found if isinstance(found, dict) else {}
+
     def _read_output(self, rev: str, commit: str | None, path: str, md5: str) -> bytes:
         from dvc.api import DVCFileSystem
-        from dvc.exceptions import DvcException
 
         at_hand = self._root / path if commit is None else Path(self._repo.cache.local.oid_to_path(md5))
         if at_hand.is_file():
             return at_hand.read_bytes()
         try:
             content: bytes = DVCFileSystem(str(self._root), rev=commit).read_bytes(path)
-        except (OSError, DvcException) as error:
+        except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
             raise ValueError(
                 f"{rev}: {path} is neither in the DVC cache nor in its remote ({error}); `dvc repro` makes it,"
                 " `dvc fetch` or `dvc exp pull` brings a colleague's"

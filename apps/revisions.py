@@ -43,8 +43,12 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
 
     with open_repository(root) as repo:
         try:
-            return str(resolve_rev(repo.scm, rev))
-        except RevError:
+            if not rev.strip():  # Git would take HEAD
+                raise RevError("no name")
+            commit = str(resolve_rev(repo.scm, rev))
+            repo.scm.resolve_commit(commit)
+            return commit
+        except (RevError, AttributeError):  # AttributeError: a file or a folder, such as HEAD:README.md
             raise ValueError(
                 f"no branch, tag, commit or experiment is called {rev!r}; `git branch -a`, `git tag` and"
                 " `dvc exp list -A` name those there are"
@@ -64,12 +68,11 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
     target = root / CACHE_DIR / commit / path
     if not target.exists():
         from dvc.api import DVCFileSystem
-        from dvc.exceptions import DvcException
 
         with atomic_path(target) as temporary:
             try:
                 DVCFileSystem(str(root), rev=commit).get(path, str(temporary), recursive=True)
-            except (OSError, DvcException) as error:
+            except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
                 raise ValueError(
                     f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
                     " pull` it first"

@@ -28,10 +28,16 @@ def plain_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return what attention gives, (b, t, h, d), by matrix products in the precision of `query_bhtd`.
+    """Return what attention gives, (b, t, h, d), by matrix products in the precision of `value_bhtd`.
 
-    `attention_mask` is added to the scores, (b, h, t, t); `scaling` is 1 / sqrt(d) unless it is given.
+    `attention_mask` is added to the scores, (b, h, t, t); `scaling` is 1 / sqrt(d) unless it is given. Keys and values
+    may have fewer heads, which groups of the queries' share.
     """
+    # Rotary embeddings leave queries and keys in fp32.
+    query_bhtd, key_bhtd = query_bhtd.to(value_bhtd.dtype), key_bhtd.to(value_bhtd.dtype)
+    sharing = query_bhtd.shape[1] // key_bhtd.shape[1]
+    if sharing > 1:
+        key_bhtd, value_bhtd = (heads.repeat_interleave(sharing, dim=1) for heads in (key_bhtd, value_bhtd))
     with torch.autocast(query_bhtd.device.type, enabled=False):
         scale = query_bhtd.shape[-1] ** -0.5 if scaling is None else scaling
         scores_bhtt = (query_bhtd * scale) @ key_bhtd.transpose(2, 3)

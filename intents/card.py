@@ -13,11 +13,12 @@ _ON_THE_HUB = {"bundled/all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-
 
 
 def render_card(
-    title: str, license_id: str, languages: Sequence[str], encoder: dict[str, Any], facts: dict[str, Any]
+    title: str, license_id: str, languages: Sequence[str], encoder: dict[str, Any], dataset: str, facts: dict[str, Any]
 ) -> str:
     """Return the card: front matter that the Hub reads, then the page.
 
-    `encoder` is the manifest of models/encoder; `facts` are the other variables of the template card.md.j2.
+    `encoder` is the manifest of models/encoder, `dataset` the name of the data; `facts` are the other variables of the
+    template card.md.j2.
     """
     source = encoder["source"]
     on_hub = _ON_THE_HUB.get(source, source if encoder["revision"] else None)
@@ -32,12 +33,13 @@ def render_card(
         metrics=["accuracy", "f1"],
         model_name=title,
         eval_results=[
-            _result("accuracy", "Accuracy", test["accuracy"]),
-            _result("f1", "Macro-F1", test["macro_f1"]),
+            _result(dataset, "accuracy", "Accuracy", test["accuracy"]),
+            _result(dataset, "f1", "Macro-F1", test["macro_f1"]),
         ],
     )
     environment = template_environment("intents", autoescape=False)
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # in a Markdown table
     environment.filters["pyrepr"] = json.dumps  # a Python string literal too
     page = environment.get_template("card.md.j2").render(
         title=title,
@@ -48,12 +50,12 @@ def render_card(
     return f"---\n{data.to_yaml()}\n---\n\n{page}"
 
 
-def _result(metric: str, name: str, value: float) -> EvalResult:
+def _result(dataset: str, metric: str, name: str, value: float) -> EvalResult:
     return EvalResult(
         task_type="text-classification",
         task_name="Intent classification",
-        dataset_type="driver-intents",
-        dataset_name="driver-intents",
+        dataset_type=dataset,
+        dataset_name=dataset,
         dataset_split="test",
         metric_type=metric,
         metric_name=name,

@@ -99,7 +99,11 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
     names = {"id2label": dict(enumerate(intents)), "label2id": {intent: i for i, intent in enumerate(intents)}}
     if head == "native":
         model = AutoModelForSequenceClassification.from_pretrained(
-            encoder_dir, trust_remote_code=False, dtype=torch.float32, **names
+            encoder_dir,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a head for other labels, of a sentiment model for instance, starts anew
+            **names,
         )
     else:
         encoder_config = AutoConfig.from_pretrained(encoder_dir, trust_remote_code=False)
@@ -120,7 +124,7 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
     """
     if lowest == "none":
         return
-    frozen = [model.base_model.embeddings]
+    frozen = [embeddings_of(model)]
     if isinstance(lowest, int):
         layers = encoder_layers(model, "train.freeze")
         if lowest > len(layers):
@@ -130,17 +134,25 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
         module.requires_grad_(False)
 
 
+def embeddings_of(model: PreTrainedModel) -> nn.Module:
+    """Return the encoder's embeddings: those of words, and of positions where they are kept together."""
+    found = getattr(model.base_model, "embeddings", None)
+    return found if isinstance(found, nn.Module) else model.base_model.get_input_embeddings()
+
+
 def encoder_layers(model: PreTrainedModel, setting: str) -> nn.ModuleList:
     """Return the encoder's layers, the lowest first.
 
     Raises:
-        ValueError: they cannot be told apart (ALBERT's share their weights); it names the `setting` that asks for them.
+        ValueError: they cannot be told apart (ALBERT's share their weights, FlauBERT has no modules for them); it names
+            the `setting` that asks for them.
 
     """
     config = model.base_model.config
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
-            return module
+    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    found = [module for module in lists if len(module) == config.num_hidden_layers]
+    if len(found) == 1:
+        return found[0]
     raise ValueError(f"{setting}: the layers of {config.model_type} encoders cannot be told apart")
 
 
@@ -149,7 +161,7 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = share
-        if hasattr(module, "attention_dropout"):  # ModernBERT keeps the number itself
+        if isinstance(getattr(module, "attention_dropout", None), float):  # ModernBERT keeps the number itself
             module.attention_dropout = share
 
 

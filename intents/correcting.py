@@ -32,7 +32,7 @@ def edit_table(
     Columns that an added row does not name stay empty. The file is replaced whole or not at all.
 
     Raises:
-        ValueError: an intent or text cannot be written in `encoding`.
+        ValueError: an intent or text cannot be written in `encoding`, or the file is no valid CSV.
 
     """
     suffix = path.suffix.lower()
@@ -44,7 +44,12 @@ def edit_table(
     if suffix == ".jsonl":
         edited = _edit_jsonl(content, intent_column, changed, added)
     else:
-        edited = _edit_csv(content, "\t" if suffix == ".tsv" else ",", intent_column, changed, added)
+        try:
+            edited = _edit_csv(content, "\t" if suffix == ".tsv" else ",", intent_column, changed, added)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} is not valid CSV ({error}); mend it first, `dvc repro prepare` names the row"
+            ) from None
     try:
         encoded = (mark + edited).encode(encoding, errors="surrogateescape")
     except UnicodeEncodeError as error:

@@ -125,6 +125,18 @@ def _check_parts(name: str, folder: Path) -> None:
         if not any(path for pattern in ("vocab.*", "*.model") for path in folder.glob(pattern)):
             raise ValueError(f"encoder.name {name!r}: has no tokenizer.json, vocab.txt, vocab.json or *.model")
         try:
-            AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(folder)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"encoder.name {name!r}: has no usable tokenizer ({error})") from None
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (
+            ValueError,
+            OSError,
+            ImportError,
+            TypeError,
+        ) as error:  # TypeError: a file of its own that is no vocab.*
+            reason = " ".join(str(error).split())
+            raise ValueError(f"encoder.name {name!r}: has no usable tokenizer ({reason})") from None
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"encoder.name {name!r}: its tokenizer ({type(tokenizer).__name__}) exists in Python alone; take an"
+                " encoder with a tokenizer.json, which training and the exported classifier share"
+            )
+        tokenizer.save_pretrained(folder)

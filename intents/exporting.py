@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 # 20 has Gelu as one operator. 23 is a few per cent faster for BERT, but its RotaryEmbedding fails in onnxruntime
 # 1.32 on batches of ModernBERT: the tables of angles are not repeated for every text.
 OPSET = 20
+_LARGEST_FILE = 2_000_000_000  # bytes: a protobuf message ends at 2 GiB, the graph's nodes included
 
 
 class _LogitsOnly(nn.Module):
@@ -34,7 +35,17 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """Write `model` to `path`: input_ids and attention_mask, (b, t) int64, to logits, (b, c) float32.
 
     Batch and length are free. The same model gives the same bytes wherever it lies.
+
+    Raises:
+        ValueError: the weights are more than one ONNX file holds.
+
     """
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size > _LARGEST_FILE:
+        raise ValueError(
+            f"the classifier's weights take {size / 1e9:.1f} GB in fp32, an ONNX file holds 2 GB: use models/classifier"
+            " as it is, or train a smaller encoder"
+        )
     ids_bt = torch.full((2, 7), 5)
     mask_bt = torch.ones_like(ids_bt)
     mask_bt[1, 4:] = 0  # a padded text: the example must not look as if all texts were full

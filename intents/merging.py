@@ -76,7 +76,7 @@ def _plan_added(plan: Merge, row: ReviewRow, by_text: dict[str, str]) -> str:
 
 def _plan_changed(plan: Merge, row: ReviewRow, by_place: dict[tuple[str, int], tuple[str, str]]) -> str:
     text, intent = by_place.get((row.file, row.row), ("", ""))
-    if text != row.text:
+    if text.splitlines() != row.text.splitlines():  # spreadsheets write line ends of their own
         found = f"there stands {text!r}" if text else "there is no such row"
         return f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew"
     _, asked = plan.changed.get(row.file, {}).get(row.row, (intent, row.corrected_intent))

@@ -112,7 +112,7 @@ def read_review(path: Path) -> list[ReviewRow]:
         raise ValueError(f"{path} is not UTF-8; save it as 'CSV UTF-8'") from None
     header = content.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, restval="")
     needed = ("file", "row", "text", "intent", "corrected_intent", "reason")
     lacking = [name for name in needed if name not in (reader.fieldnames or ())]
     if lacking:
@@ -120,6 +120,8 @@ def read_review(path: Path) -> list[ReviewRow]:
     rows = []
     for number, cells in enumerate(reader, start=2):
         found = {name: (cells[name] or "").strip() for name in needed}
+        if not any(found.values()):
+            continue  # spreadsheets write empty rows below the last one
         if not found["row"].isdecimal():
             raise ValueError(f"{path}, row {number}: row must be a number, found {found['row']!r}")
         rows.append(

@@ -1,24 +1,31 @@
 """Detailed classification metrics with intervals, for evaluation alone.
 
-Shapes: n examples, c intents.
+Shapes: n examples, c intents, s bootstrap samples, k cells of the confusion matrix that are not empty.
 """
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 Labels = NDArray[np.int64]
+_DRAWS_AT_ONCE = 5_000_000  # numbers in one array of the bootstrap: 40 MB
 
 
 def averaged_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> dict[str, dict[str, float]]:
-    """Return precision, recall and f1 under macro, micro and weighted averaging; an undefined ratio counts as 0."""
+    """Return precision, recall and f1 under macro, micro and weighted averaging; an undefined ratio counts as 0.
+
+    Labels that are neither true nor answered anywhere take no part, as in scikit-learn; nor do answers from
+    `num_labels` on, which are abstentions.
+    """
+    present = np.intersect1d(np.concatenate([labels_n, predicted_n]), np.arange(num_labels))
     found = {}
     for average in ("macro", "micro", "weighted"):
         scores = precision_recall_fscore_support(
-            labels_n, predicted_n, labels=np.arange(num_labels), average=average, zero_division=0
+            labels_n, predicted_n, labels=present, average=average, zero_division=0
         )
         found[average] = dict(zip(("precision", "recall", "f1"), map(float, scores[:3]), strict=True))
     return found
@@ -60,21 +67,34 @@ def macro_f1_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of macro-F1 over resampled test examples (Efron 1979).
 
-    Resampling examples is drawing the cells of the confusion matrix from a multinomial distribution, which is how it
-    is done here. Answers from `num_labels` on are abstentions: their rows are found by nobody.
+    Resampling examples is drawing the cells of the confusion matrix that are not empty from a multinomial
+    distribution, which is how it is done here. In each sample the labels that occur there are averaged over. Answers
+    from `num_labels` on are abstentions: their rows are found by nobody.
     """
     num_answers = max(num_labels, int(predicted_n.max()) + 1)
-    counts = confusion_counts(labels_n, predicted_n, num_labels, num_answers)
-    total = counts.sum()
+    cells, counts = np.unique(labels_n * num_answers + predicted_n, return_counts=True)
+    true_k, answer_k = np.divmod(cells, num_answers)
+    right_kc = _members(true_k, (true_k == answer_k).astype(np.int64), num_labels)
+    either_kc = _members(true_k, np.ones_like(true_k), num_labels) + _members(
+        np.minimum(answer_k, num_labels - 1), (answer_k < num_labels).astype(np.int64), num_labels
+    )
     random = np.random.default_rng(seed)
-    draws = random.multinomial(total, counts.ravel() / total, size=num_samples)
-    matrices = draws.reshape(num_samples, num_labels, num_answers)
-    right = np.einsum("sii->si", matrices[:, :, :num_labels])
-    answered_or_true = matrices.sum(1)[:, :num_labels] + matrices.sum(2)
-    f1 = 2 * right / np.maximum(answered_or_true, 1)
+    macro_f1 = np.empty(num_samples)
+    size = max(1, _DRAWS_AT_ONCE // max(len(cells), num_labels))
+    for start in range(0, num_samples, size):
+        stop = min(start + size, num_samples)
+        draws_sk = random.multinomial(len(labels_n), counts / len(labels_n), size=stop - start)
+        either_sc = draws_sk @ either_kc
+        f1_sc = 2 * (draws_sk @ right_kc) / np.maximum(either_sc, 1)
+        macro_f1[start:stop] = f1_sc.sum(1) / (either_sc > 0).sum(1)
     tail = (1 - confidence_level) / 2
-    low, high = np.quantile(f1.mean(1), [tail, 1 - tail])
+    low, high = np.quantile(macro_f1, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _members(labels_k: Labels, values_k: Labels, num_labels: int) -> csr_array:
+    """Return `values_k` at (cell, label of the cell), (k, c)."""
+    return csr_array((values_k, (np.arange(len(labels_k)), labels_k)), shape=(len(labels_k), num_labels))
 
 
 def rounded(value: Any, digits: int = 4) -> Any:

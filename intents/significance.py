@@ -51,8 +51,9 @@ def bootstrap_scores(
     """Return accuracy and macro-F1, each (r, s), of every result on the same resamples of the test rows.
 
     Efron 1979. The samples are shared, so that the difference of two rows of the answer is the paired
-    bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1 counts
-    all intents and an undefined F1 as 0; a label of c or above is an answer that is no intent, an abstention.
+    bootstrap (Koehn 2004, "Statistical significance tests for machine translation evaluation"). Macro-F1
+    averages over the intents that are true or answered in a sample; a label of c or above is an answer that is no
+    intent, an abstention.
     """
     random = np.random.default_rng(seed)
     num_rows = len(labels_n)
@@ -72,8 +73,9 @@ def bootstrap_scores(
         for r, (answered_cn, right_cn) in enumerate(zip(answered, right, strict=True)):
             right_cs = right_cn @ weights_ns
             accuracy[r, chunk] = right_cs.sum(0) / num_rows
-            f1_cs = 2 * right_cs / np.maximum(true_cs + answered_cn @ weights_ns, 1)
-            macro_f1[r, chunk] = f1_cs.mean(0, dtype=np.float64)
+            either_cs = true_cs + answered_cn @ weights_ns
+            f1_cs = 2 * right_cs / np.maximum(either_cs, 1)
+            macro_f1[r, chunk] = f1_cs.sum(0, dtype=np.float64) / (either_cs > 0).sum(0)
     return accuracy, macro_f1
 
 

@@ -51,7 +51,8 @@ def main() -> None:
     from intents.card import render_card
 
     encoder = json.loads(ENCODER_MANIFEST.read_text(encoding="utf-8"))
-    page = render_card(params.title, params.license, params.languages, encoder, facts(params.example))
+    dataset = Path(read_params()["prepare"]["source"]).stem.replace("_", "-")
+    page = render_card(params.title, params.license, params.languages, encoder, dataset, facts(params.example))
     with atomic_path(CLASSIFIER_DIR) as folder:
         shutil.copytree(TRAINED_DIR, folder)
         shutil.copyfile(CALIBRATION_DIR / CALIBRATION_FILE, folder / CALIBRATION_FILE)

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from intents.attention import PLAIN, trainable_attention
-from intents.classifier import build_classifier
+from intents.classifier import build_classifier, freeze
 from tests.training_fixtures import FAMILIES, INTENTS
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -48,3 +49,21 @@ def test_the_attention_of_training_drops_weights(families):
         layer.attention.self.dropout.p = 0.5
     with trainable_attention(model, "bf16"):
         assert not torch.equal(model(input_ids=IDS).logits, model(input_ids=IDS).logits)
+
+
+@pytest.mark.parametrize("family", ["eurobert", "nomic_bert"])
+def test_rotary_encoders_train_in_bf16_with_all_that_is_frozen_by_default(family, tmp_path):
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(family, **sizes, intermediate_size=64, pad_token_id=0)
+    if family == "eurobert":
+        config.num_key_value_heads = 2  # a key for two queries
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", 10.0)
+    freeze(model, "embeddings")
+    expected = model.eval()(input_ids=LONG_IDS, attention_mask=(LONG_IDS != 0).long()).logits
+    with trainable_attention(model, "bf16"), torch.autocast("cpu", torch.bfloat16):
+        found = model(input_ids=LONG_IDS, attention_mask=(LONG_IDS != 0).long()).logits
+        found.float().square().sum().backward()
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.05)
+    assert not any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

@@ -48,7 +48,8 @@ def facts(**changed):
 
 
 def render(source="bundled/all-MiniLM-L6-v2", revision=None, **changed):
-    return render_card("Drive", "apache-2.0", ["en"], {"source": source, "revision": revision}, facts(**changed))
+    encoder = {"source": source, "revision": revision}
+    return render_card("Drive", "apache-2.0", ["en"], encoder, "drives", facts(**changed))
 
 
 def test_front_matter_is_read_back_by_the_hubs_own_library():
@@ -59,6 +60,7 @@ def test_front_matter_is_read_back_by_the_hubs_own_library():
         "accuracy": 0.9,
         "f1": 0.8,
     }
+    assert {result.dataset_name for result in data.eval_results} == {"drives"}
 
 
 def test_base_model_is_the_hub_id_and_none_for_a_local_folder():
@@ -92,6 +94,10 @@ def test_tables_are_whole():
         columns = line.count("|") if line.startswith("|") else None
         assert columns is None or table is None or columns == table, line
         table = columns
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    assert r"| a\|b | 0.6 |" in render(calibration=Calibration(1.7, {"a|b": 0.6}, "stop", ("stop",)))
 
 
 def test_an_example_with_quotes_leaves_the_snippets_valid_python():

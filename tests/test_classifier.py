@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from intents.classifier import build_classifier, freeze, load_classifier, set_dropout
 
@@ -69,3 +69,34 @@ def test_dropout_is_that_of_the_setting(classifier):
     assert torch.equal(classifier(input_ids=ids).logits, classifier(input_ids=ids).logits)
     set_dropout(classifier, 0.5)
     assert not torch.equal(classifier(input_ids=ids).logits, classifier(input_ids=ids).logits)
+
+
+def test_dropout_of_albert_is_that_of_the_setting(tmp_path):
+    sizes = {
+        "vocab_size": 60,
+        "embedding_size": 16,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    AutoModel.from_config(AutoConfig.for_model("albert", **sizes)).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", feature_scale=10.0)
+    set_dropout(model, 0.25)
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
+
+
+def test_a_native_head_for_other_labels_starts_anew(tmp_path, tiny_encoder):
+    published = build_classifier(tiny_encoder, ["good", "bad"], "native", feature_scale=10.0)
+    published.save_pretrained(tmp_path)
+    classifier = build_classifier(tmp_path, INTENTS, "native", feature_scale=10.0).eval()
+    assert classifier(input_ids=torch.tensor([[2, 7, 9, 3]])).logits.shape == (1, 3)
+    kept = published.base_model.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in classifier.base_model.state_dict().items())
+
+
+def test_layers_that_are_spread_over_several_lists_cannot_be_frozen_one_by_one(tmp_path):
+    sizes = {"vocab_size": 60, "emb_dim": 32, "n_layers": 2, "n_heads": 2, "pad_index": 0}
+    AutoModel.from_config(AutoConfig.for_model("flaubert", **sizes)).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", feature_scale=10.0)
+    with pytest.raises(ValueError, match="train.freeze: the layers of flaubert encoders cannot be told apart"):
+        freeze(model, 1)

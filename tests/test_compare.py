@@ -153,8 +153,9 @@ def test_a_commit_whose_settings_were_never_run_is_left_out_of_all_and_refused_b
     assert message.startswith("half: params.yaml says train.quality: 0.6, but the results were made with 0.8")
 
 
-def test_a_name_that_nothing_has_is_an_error_that_says_where_to_look(repository, refusal):
-    assert "no branch, tag, commit or experiment is called 'nope'" in refusal(repository, "nope")
+@pytest.mark.parametrize("name", ["nope", " ", "HEAD:params.yaml", "HEAD^{tree}"])
+def test_a_name_that_nothing_has_is_an_error_that_says_where_to_look(repository, refusal, name):
+    assert f"no branch, tag, commit or experiment is called {name!r}" in refusal(repository, "HEAD", name)
 
 
 def test_predictions_that_only_the_remote_has_are_read_from_there(repository, tmp_path, compare):
@@ -172,6 +173,18 @@ def test_predictions_that_nobody_has_are_an_error_that_names_the_remedy(reposito
     message = refusal(repository, "HEAD", "better")
     assert "HEAD: data/predictions/test.parquet is neither in the DVC cache nor in its remote" in message
     assert "dvc exp pull" in message
+
+
+def test_a_merge_that_stopped_is_named(repository, refusal):
+    with (repository / "params.yaml").open("a") as file:
+        file.write("<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> theirs\n")
+    assert "workspace: params.yaml is not valid YAML" in refusal(repository, "HEAD", "workspace")
+
+
+def test_a_remote_that_cannot_be_asked_is_an_error_that_names_the_remedy(repository, refusal):
+    run(repository, "dvc", "remote", "add", "--local", "-d", "store", "http://127.0.0.1:9/store")
+    shutil.rmtree(repository / ".dvc" / "cache" / "files")
+    assert "is neither in the DVC cache nor in its remote" in refusal(repository, "HEAD", "better")
 
 
 def test_a_number_in_scientific_notation_is_the_number(repository):

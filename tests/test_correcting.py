@@ -67,6 +67,12 @@ def test_parquet_keeps_columns_types_metadata_and_compression(tmp_path):
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "GZIP"
 
 
+def test_a_file_that_is_no_csv_is_refused_and_stays(tmp_path):
+    with pytest.raises(ValueError, match="a.csv is not valid CSV .*mend it first"):
+        edit(tmp_path / "a.csv", 'text,intent\na,open\n"b,open\n', {2: "shut"})
+    assert (tmp_path / "a.csv").read_text() == 'text,intent\na,open\n"b,open\n'
+
+
 def test_what_the_encoding_cannot_hold_is_refused_and_the_file_stays(tmp_path):
     path = tmp_path / "a.csv"
     with pytest.raises(ValueError, match=r"a.csv: '€' cannot be written in latin-1 \(prepare.encoding\)"):

@@ -33,6 +33,11 @@ def test_acts_only_on_answers_at_least_as_sure_as_the_threshold(loaded: Loaded) 
     assert "Not calibrated: plain softmax" in asked.calibration
 
 
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(ValueError, match="not valid Unicode"):
+        LIMITS.check_text("\ud800 open")
+
+
 def test_answers_of_a_file_stay_beside_their_rows(loaded: Loaded, tmp_path: Path) -> None:
     source, target = tmp_path / "said.csv", tmp_path / "answered.csv"
     source.write_text('\ufeffid,text\n1,"open my window, please"\n2,\n3,' + "x" * 101 + "\n4,wipers on now\n", "utf-8")
@@ -53,6 +58,7 @@ def test_answers_of_a_file_stay_beside_their_rows(loaded: Loaded, tmp_path: Path
         (b"text\nopen\x00my window\n", "not text in UTF-8"),
         (b"", "must name the columns"),
         (b"text\n", "no rows"),
+        (b"id,intent,text\n1,mine,open\n", "has a column 'intent' already, which the answers would replace; rename it"),
         (b"utterance\nopen my window\n", "no column 'text'; it has: utterance"),
         (b"text\nopen, my, window\n", "line 2 has 3 cells"),
         (b"text\n" + b"hello\n" * 21, "more than 20 rows"),

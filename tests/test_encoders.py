@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from sentencepiece import SentencePieceTrainer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from intents.encoders import MANIFEST, materialise_encoder
 from intents.files import sha256_of
@@ -112,6 +113,45 @@ def test_a_slow_tokenizer_is_converted(tmp_path, copied):
     (copied / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nopen\n")
     assert "tokenizer.json" in materialise_encoder(str(copied), None, tmp_path / "out")["files"]
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("open it")["input_ids"] == [2, 5, 1, 3]
+
+
+def test_a_tokenizer_of_sentencepiece_is_converted(tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("open the window\nclose the door please\nturn the light on\n" * 20)
+    ends = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]"}
+    SentencePieceTrainer.train(
+        input=str(texts),
+        model_prefix=str(tmp_path / "spm"),
+        vocab_size=26,
+        user_defined_symbols=["[MASK]"],
+        eos_piece="[SEP]",
+        unk_piece="[UNK]",
+        minloglevel=2,
+        **ends,
+    )
+    folder = tmp_path / "deberta"
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    AutoModel.from_config(AutoConfig.for_model("deberta-v2", **sizes)).save_pretrained(folder)
+    shutil.copyfile(tmp_path / "spm.model", folder / "spm.model")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "DebertaV2Tokenizer"}))
+    assert "tokenizer.json" in materialise_encoder(str(folder), None, tmp_path / "out")["files"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.decode(tokenizer("open the door")["input_ids"], skip_special_tokens=True) == "open the door"
+
+
+def test_a_tokenizer_that_needs_another_package_is_refused_with_its_name(tmp_path, copied):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copied / name).unlink()
+    (copied / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nopen\n")
+    settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
+    (copied / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="has no usable tokenizer .*fugashi"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+    settings["word_tokenizer_type"] = "basic"
+    (copied / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"its tokenizer \(BertJapaneseTokenizer\) exists in Python alone"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_pickled_weights_are_refused(tmp_path, copied):

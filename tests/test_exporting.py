@@ -105,6 +105,12 @@ def test_an_int8_answer_does_not_depend_on_the_texts_beside_it(tmp_path, archite
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
 
 
+def test_a_classifier_too_large_for_an_onnx_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("intents.exporting._LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match="the classifier's weights take .* GB in fp32, an ONNX file holds 2 GB"):
+        export_onnx(tiny_classifier("bert", "mean"), tmp_path / "model.onnx")
+
+
 def test_a_logit_that_is_not_a_number_fails_the_gate():
     want = np.eye(2, dtype=np.float32)
     found = compare_plainly(np.array([0, 1]), want, [np.array([[1, 0], [np.nan, 1]], dtype=np.float32)])

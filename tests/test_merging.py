@@ -104,6 +104,17 @@ def test_a_review_survives_the_disk_and_a_spreadsheet(tmp_path, tables, mangle):
     assert (row.row, row.text, row.corrected_intent, row.reason) == (3, "shut it", "shut", "mislabelled")
 
 
+def test_line_ends_and_empty_rows_of_a_spreadsheet_do_no_harm(tmp_path, write_csv):
+    table = read_rows(
+        write_csv("all.csv", ["text", "intent"], [["roll it\r\ndown", "open"], ["shut it", "shut"]]), Columns()
+    )
+    path = tmp_path / "review.csv"
+    write_review(path, [review_row(table, 2, "roll it\r\ndown")])
+    path.write_text(path.read_text() + ",,,,,,,,\n", encoding="utf-8")
+    plan = merge([table], read_review(path))
+    assert plan.changed[table.path.as_posix()] == {2: ("open", "shut")}
+
+
 def test_a_file_that_is_no_review_is_refused(tables):
     with pytest.raises(
         ValueError, match="train.csv was not written by apps.review: it has no column file, row, corrected"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from intents.bulk.answering import answer_table
 from tests.predict_fixtures import (
     REPOSITORY,
     answer,
@@ -48,6 +49,43 @@ def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_chan
     untouched = paths[2].read_text()
     answer(tmp_path / "in", tmp_path / "out", "--model", make_classifier(tmp_path / "other", seed=5))
     assert paths[2].read_text() != untouched
+
+
+def test_a_part_that_grew_while_it_was_answered_is_answered_anew(classifier, tmp_path, monkeypatch):  # noqa: F811
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
+
+    def answer_and_grow(*arguments):
+        counts = answer_table(*arguments)
+        with (tmp_path / "in/a.jsonl").open("a") as file:
+            file.write('{"text": "off"}\n')
+        return counts
+
+    monkeypatch.setattr("apps.predict.answer_table", answer_and_grow)
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    monkeypatch.undo()
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert [row["text"] for row in read_jsonl(tmp_path / "out/a.jsonl")] == ["on", "off"]
+
+
+def test_files_of_a_folder_that_are_no_tables_are_named(classifier, tmp_path, capsys):  # noqa: F811
+    for name in ("a.csv", "_b.csv", "c.txt", "part-0000"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("text\non\n")
+    for name in ("_SUCCESS", ".hidden.csv"):
+        (tmp_path / "in" / name).touch()
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert "left out, no tables: _b.csv, c.txt, part-0000\n" in capsys.readouterr().err
+    (tmp_path / "in/c.txt").unlink()
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier, "--input-format", "csv")
+    assert (tmp_path / "out/part-0000").read_text().splitlines()[0] == "text,intent,confidence,reason"
+
+
+def test_a_dangling_link_is_a_part_that_fails(classifier, tmp_path):  # noqa: F811
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
+    (tmp_path / "in/b.jsonl").symlink_to("nowhere.jsonl")
+    with pytest.raises(ValueError, match=r"1 of 2 parts failed.*\n  b.jsonl: .*No such file"):
+        answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert len(read_jsonl(tmp_path / "out/a.jsonl")) == 1
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zip"])
@@ -160,6 +198,9 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path
         (["gopher://host/x.csv", "out.csv"], "Protocol not known: gopher"),
         (["folder", "out.csv"], "OUTPUT must be a folder, got 'out.csv'"),
         (["folder", "folder/answers"], "lies within INPUT"),
+        (["folder", "linked"], "lies within INPUT"),
+        (["header.csv", "out.csv"], "header.csv is not utf-8; set --encoding"),
+        (["key.jsonl", "out.csv"], "key.jsonl: the key '\\udce9' is not valid Unicode; rename it"),
         (["-", "out.csv"], "standard input has no suffix; give --input-format"),
         (["-", "out.csv", "--input-format", "jsonl"], "JSONL from standard input can only become JSONL"),
         (["*.nothing", "out"], "holds no table"),
@@ -184,6 +225,9 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/in.csv").write_text("text\non\n")
     (tmp_path / "link.csv").symlink_to("in.csv")
+    (tmp_path / "linked").symlink_to("folder")
+    (tmp_path / "header.csv").write_bytes(b"gr\xf6\xdfe,text\n1,on\n")
+    (tmp_path / "key.jsonl").write_text(r'{"\udce9": 1, "text": "on"}')
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "semicolons.csv").write_text("id;text\n1;on\n")
     (tmp_path / "utf16.csv").write_text("id,text\n1,on\n", encoding="utf-16")

@@ -41,6 +41,7 @@ def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_
     assert done.returncode == 0, done.stderr
     answers = read_csv(tmp_path / "out.csv")
     reasons = [row["reason"] for row in answers]
+    assert answers[3]["text"] == "one,field too many"
     assert [row["id"] for row in answers] == ["1", "2", "3", "4", "", "6", "7", "8", "9", "10", "11", "12"]
     assert reasons == [
         "",

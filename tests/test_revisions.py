@@ -1,6 +1,7 @@
 """Outputs of other revisions, where there are none."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,11 @@ def test_without_a_repository_there_is_one_clear_error(tmp_path, kind):
         with pytest.raises(ValueError) as caught:
             ask()
         assert str(caught.value) == message
+
+
+def test_an_output_that_is_in_no_cache_names_the_remedy(tmp_path):
+    """In a clone of this repository: no cache, and no remote."""
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{root}", str(tmp_path / "clone")], check=True)
+    with pytest.raises(ValueError, match="'HEAD' has no models/onnx in the DVC cache or its remote .* `dvc fetch`"):
+        fetch_output("HEAD", "models/onnx", tmp_path / "clone")

@@ -31,9 +31,9 @@ def test_headline_metrics_are_those_of_scikit_learn():
     assert found["log_loss"] == pytest.approx(-likelihood.mean())
 
 
-def test_headline_metrics_count_intents_that_the_split_lacks_and_survive_huge_logits():
+def test_headline_metrics_leave_out_intents_that_the_split_lacks_and_survive_huge_logits():
     found = headline_metrics(np.array([0, 1]), np.array([[1e4, 0, 0], [0, 1e4, 0]], dtype=np.float32))
-    assert found == {"accuracy": 1.0, "macro_f1": pytest.approx(2 / 3), "log_loss": pytest.approx(0)}
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0, "log_loss": pytest.approx(0)}
     assert np.isfinite(headline_metrics(np.array([2]), np.array([[1e4, 0, 0]], dtype=np.float32))["log_loss"])
 
 
@@ -51,10 +51,13 @@ def test_averages_and_labels_agree_with_scikit_learns_report():
         )
 
 
-def test_a_label_that_nobody_has_or_answers_counts_as_zero():
+def test_a_label_that_nobody_has_or_answers_has_zeros_and_is_not_averaged():
     found = per_label_metrics(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
     assert found[2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-    assert averaged_metrics(np.array([0, 1]), np.array([0, 1]), 4)["macro"]["f1"] == 0.5
+    assert averaged_metrics(np.array([0, 1]), np.array([0, 1]), 4)["macro"]["f1"] == 1
+    assert averaged_metrics(np.array([0, 1]), np.array([0, 3]), 4)["macro"]["f1"] == pytest.approx(1 / 3)
+    abstained = averaged_metrics(np.array([0, 1, 1]), np.array([0, 1, 4]), 4)["macro"]
+    assert abstained["recall"] == 0.75
 
 
 def test_confusion_counts_have_a_row_per_true_label():
@@ -80,6 +83,21 @@ def test_bootstrap_interval_agrees_with_resampling_examples_one_by_one():
     expected = np.quantile(scores, [0.05, 0.95])
     found = macro_f1_interval(LABELS, PREDICTED, 4, confidence_level=0.9, num_samples=2000, seed=0)
     assert found == pytest.approx(expected, abs=0.012)
+
+
+def test_bootstrap_interval_holds_the_score_though_samples_miss_rare_labels():
+    labels = np.repeat(np.arange(150), 3)
+    assert macro_f1_interval(labels, labels, 150, confidence_level=0.95, num_samples=500, seed=0) == (1.0, 1.0)
+    predicted = np.where(RANDOM.random(450) < 0.9, labels, RANDOM.integers(0, 150, 450))
+    low, high = macro_f1_interval(labels, predicted, 150, confidence_level=0.95, num_samples=500, seed=0)
+    assert low < averaged_metrics(labels, predicted, 150)["macro"]["f1"] < high
+
+
+def test_bootstrap_interval_does_not_depend_on_how_many_samples_are_held_at_once(monkeypatch):
+    settings = {"num_labels": 4, "confidence_level": 0.9, "num_samples": 200, "seed": 0}
+    whole = macro_f1_interval(LABELS, PREDICTED, **settings)
+    monkeypatch.setattr("intents.scoring._DRAWS_AT_ONCE", 100)
+    assert macro_f1_interval(LABELS, PREDICTED, **settings) == whole
 
 
 def test_bootstrap_interval_covers_the_true_score_about_as_often_as_it_says():

@@ -45,10 +45,13 @@ def answer_file(
     header, rows = _read(source, limits.rows)
     if column not in header:
         raise ValueError(f"the file has no column {column!r}; it has: {', '.join(header)[:500]}")
+    taken = [name for name in ADDED_COLUMNS if name in header]
+    if taken:
+        raise ValueError(f"the file has a column {taken[0]!r} already, which the answers would replace; rename it")
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         _answer_rows(rows[start : start + _ROWS_AT_ONCE], loaded, column, limits, default_threshold)
         progress(min(1.0, (start + _ROWS_AT_ONCE) / len(rows)))
-    columns = header + [name for name in ADDED_COLUMNS if name not in header]
+    columns = header + ADDED_COLUMNS
     with target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

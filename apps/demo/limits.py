@@ -19,11 +19,13 @@ class Limits:
         """Return `text` without surrounding blanks.
 
         Raises:
-            ValueError: it is empty or longer than `characters`.
+            ValueError: it is empty, not valid Unicode, or longer than `characters`.
 
         """
         if len(text) > self.characters:
             raise ValueError(f"the text is longer than {self.characters:,} characters; ask with a shorter one")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError("the text is not valid Unicode; half of a surrogate pair stands alone")
         if not text.strip():
             raise ValueError("there is no text to classify; type what a driver might say")
         return text.strip()

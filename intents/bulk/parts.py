@@ -32,10 +32,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of a run, in order, and the folder that they go to (None: a single table)."""
+    """The parts of a run, in order, and the folder that they go to (None: a single table).
+
+    `left_out` are the files of an input folder that are no tables, or hidden as a table whose name begins with _ is.
+    """
 
     parts: list[Part]
     folder: str | None
+    left_out: tuple[str, ...] = ()
 
 
 def plan_parts(
@@ -64,23 +68,26 @@ def plan_parts(
     if filesystem.isfile(path):
         place = _place(input_place, filesystem, path)
         return Plan([_single(place, output_place, text_column, encoding, input_format, output_format)], None)
-    base, paths = _find_tables(input_place, filesystem, path)
+    base, paths, left_out = _find_tables(input_place, filesystem, path, input_format)
     if output_place == STANDARD or format_of(output_place) or _is_local_file(output_place):
         raise ValueError(f"{input_place} is {len(paths)} tables: OUTPUT must be a folder, got {output_place!r}")
     _, output_path = filesystem_of(output_place)
-    if is_remote(input_place) == is_remote(output_place) and _within(output_path, base):
+    if is_remote(input_place) == is_remote(output_place) and _within(
+        *(place if is_remote(input_place) else os.path.realpath(place) for place in (output_path, base))
+    ):
         raise ValueError(f"OUTPUT {output_place} lies within INPUT {input_place}: its answers would be read as texts")
     parts = []
     for found in paths:
         name = found[len(base) :].lstrip("/")
         target_name = name if output_format is None else f"{_stem(name)}.{output_format}"
         target = f"{output_path_of(output_place)}/{target_name}"
-        source = Source(_place(input_place, filesystem, found), format_of(found), text_column, encoding)
-        parts.append(Part(target_name, source, target, format_of(target)))
+        kind = format_of(found) or str(input_format)
+        source = Source(_place(input_place, filesystem, found), kind, text_column, encoding)
+        parts.append(Part(target_name, source, target, output_format or format_of(target) or kind))
     doubles = [name for name, times in Counter(part.name for part in parts).items() if times > 1]
     if doubles:
         raise ValueError(f"several inputs would be written to {doubles[0]}; leave out --output-format")
-    return Plan(parts, output_path_of(output_place))
+    return Plan(parts, output_path_of(output_place), tuple(left_out))
 
 
 def output_path_of(place: str) -> str:
@@ -118,8 +125,13 @@ def _single(
     return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
 
 
-def _find_tables(input_place: str, filesystem: Any, path: str) -> tuple[str, list[str]]:
-    """Return the folder that names are relative to, and the paths of the tables."""
+def _find_tables(
+    input_place: str, filesystem: Any, path: str, input_format: str | None
+) -> tuple[str, list[str], list[str]]:
+    """Return the folder that names are relative to, the paths of the tables, and the names that are left out.
+
+    With `input_format` files of unknown suffixes are tables too.
+    """
     if _MAGIC & set(path) and not filesystem.isdir(path):
         fixed = path[: min(path.index(sign) for sign in _MAGIC if sign in path)]
         base, found = fixed.rsplit("/", 1)[0], filesystem.glob(path)
@@ -130,12 +142,20 @@ def _find_tables(input_place: str, filesystem: Any, path: str) -> tuple[str, lis
         raise ValueError(f"INPUT {input_place} is not a regular file; pipe it in, with - as INPUT")
     else:
         raise ValueError(f"INPUT {input_place} does not exist")
-    hidden = [part for part in found if any(name[:1] in (".", "_") for name in part[len(base) :].split("/"))]
-    tables = sorted(set(found) - set(hidden))
-    tables = [table for table in tables if format_of(table)]
+    names = {part: part[len(base) :].lstrip("/") for part in sorted(found)}
+    shown = [part for part, name in names.items() if not _begins(name, ".")]
+    tables = [part for part in shown if not _begins(names[part], "_") and (format_of(part) or input_format)]
     if not tables:
-        raise ValueError(f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}")
-    return base, tables
+        raise ValueError(
+            f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}, or give --input-format"
+        )
+    # What begins with _ and is no table, such as Spark's _SUCCESS, is nobody's data.
+    passed_over = [part for part in shown if part not in set(tables)]
+    return base, tables, [names[part] for part in passed_over if format_of(part) or not _begins(names[part], "_")]
+
+
+def _begins(name: str, sign: str) -> bool:
+    return any(piece.startswith(sign) for piece in name.split("/"))
 
 
 def _place(input_place: str, filesystem: Any, path: str) -> str:
@@ -171,23 +191,25 @@ class FinishedParts:
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         try:
             state = json.loads(filesystem.cat_file(path))
+            made_from = self.made_from(part)
         except FileNotFoundError:
             return None
         except ValueError:
             return None  # cut short while it was written
         target_filesystem, target = filesystem_of(part.target)
-        if state.get("made_from") != self._made_from(part) or not target_filesystem.exists(target):
+        if state.get("made_from") != made_from or not target_filesystem.exists(target):
             return None
         return Counts(state["rows"], state["bad"])
 
-    def add(self, part: Part, counts: Counts) -> None:
-        """Remember that `part` is finished."""
+    def add(self, part: Part, counts: Counts, made_from: dict[str, Any]) -> None:
+        """Remember that `part` is finished; `made_from` describes its input as it was before it was read."""
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-        state = {"made_from": self._made_from(part), "rows": counts.rows, "bad": counts.bad}
+        state = {"made_from": made_from, "rows": counts.rows, "bad": counts.bad}
         filesystem.pipe_file(path, json.dumps(state).encode())
 
-    def _made_from(self, part: Part) -> dict[str, Any]:
+    def made_from(self, part: Part) -> dict[str, Any]:
+        """Return what the answers to `part` depend on, its input as it is now included."""
         return {**self._settings, "input": fingerprint_of(part.source.place)}
 
 

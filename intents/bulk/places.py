@@ -79,11 +79,14 @@ def fingerprint_of(place: str) -> str:
 
 
 def size_of(place: str) -> int:
-    """Return the stored bytes of the file at `place`, 0 for standard input."""
+    """Return the stored bytes of the file at `place`, 0 for standard input and for what cannot be read."""
     if place == STANDARD:
         return 0
     filesystem, path = filesystem_of(place)
-    return int(filesystem.size(path) or 0)
+    try:
+        return int(filesystem.size(path) or 0)
+    except OSError:
+        return 0  # opening it says why
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intents.bulk.answering import Engine
-from intents.bulk.places import STANDARD
+from intents.bulk.places import STANDARD, user_errors
 from intents.bulk.reading import Source, open_table
 from intents.bulk.rows import Window
 from intents.bulk.scoring import load_scorer
@@ -40,7 +40,7 @@ class _WindowReader:
                         texts = np.empty(1, dtype=object)
                         texts[0] = window.good_texts
                         yield {"part": np.array([index]), "window": np.array([number]), "texts": texts}
-            except ValueError:
+            except user_errors():
                 continue
 
 

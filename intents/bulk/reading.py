@@ -113,17 +113,18 @@ def _open_lines(source: Source, text: io.TextIOWrapper, bytes_read: Callable[[],
         if first and not any(source.text_column in row for row, _ in first):
             _refuse(source, list(dict.fromkeys(name for row, _ in first for name in row)))
         return Table(None, _windows(source, itertools.chain(first, records)), bytes_read)
-    cells = _readable(source, csv_records(text, "\t" if source.format == "tsv" else ","))
+    delimiter = "\t" if source.format == "tsv" else ","
+    cells = _readable(source, csv_records(text, delimiter))
     header, problem = next(cells, ([], ""))
     if problem or not header:
         raise ValueError(f"{source.place}: the first line must name the columns ({problem or 'the file is empty'})")
     _check_columns(source, header)
     schema = pa.schema([(name, pa.string()) for name in header])
-    return Table(schema, _windows(source, (_named(header, *record) for record in cells)), bytes_read)
+    return Table(schema, _windows(source, (_named(header, delimiter, *record) for record in cells)), bytes_read)
 
 
 def _check_columns(source: Source, names: list[str]) -> None:
-    if source.text_column not in names:
+    if source.text_column not in names or any(without_surrogates(name) != name for name in names):
         _refuse(source, names)
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
@@ -142,9 +143,12 @@ def _refuse(source: Source, names: list[str]) -> None:
     raise ValueError(f"{source.place} has no column {source.text_column!r} (--text-column); its columns: {found}{hint}")
 
 
-def _named(header: list[str], cells: list[str], problem: str) -> tuple[dict[str, Any], str]:
+def _named(header: list[str], delimiter: str, cells: list[str], problem: str) -> tuple[dict[str, Any], str]:
     if len(cells) != len(header) and not problem:
         problem = f"{len(cells)} fields where the header has {len(header)}"
+    if len(cells) > len(header):  # nothing of the row is lost
+        last = len(header) - 1
+        cells = [*cells[:last], delimiter.join(cells[last:])]
     return dict(zip(header, cells, strict=False)), problem
 
 

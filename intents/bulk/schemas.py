@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from intents.bulk.reading import Source, open_table
+from intents.bulk.rows import without_surrogates
 
 
 def schema_of_objects(source: Source) -> pa.Schema:
@@ -14,6 +15,8 @@ def schema_of_objects(source: Source) -> pa.Schema:
         for window in table.windows:
             for row in window.mappings():
                 for name, value in row.items():
+                    if without_surrogates(name) != name:
+                        raise ValueError(f"{source.place}: the key {name!r} is not valid Unicode; rename it")
                     kinds[name] = _join(kinds.get(name), _kind_of(value))
     return pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in kinds.items()])
 
