@@ -31,8 +31,9 @@ def to_integers(
 ) -> None:
     """Put the products `names` (MatMul with constant weights) into int8; weights have a scale per column.
 
-    `activations` describe the inputs of the products. With `known_scales` those that come from a layer norm, which
-    bounds them, share the scale that their peaks ask for; larger values are clipped. All others have one per token.
+    `activations` describe the inputs of the products. With `known_scales` the two-sided ones, which layer norms and
+    attention keep within bounds, share the scale that their peaks ask for; larger values are clipped. The one-sided
+    ones, some of which are ten times as large as most, have one per token, as all have without `known_scales`.
     """
     moments: dict[str, NDArray[np.float64]] = {}  # layers may share weights, as those of ALBERT do
     for node in model.graph.node:
@@ -42,7 +43,7 @@ def to_integers(
     for node in builder.graph_nodes:
         if node.name not in names:
             builder.keep(node)
-        elif known_scales and activations[node.input[0]].normalised:
+        elif known_scales and not activations[node.input[0]].one_sided:
             builder.add_known(node, float(activations[node.input[0]].peaks_d.max()))
         else:
             builder.add_per_token(node, activations[node.input[0]].one_sided)
@@ -120,7 +121,10 @@ class _Builder:
                 largest = self._add("Abs", [source], f"{source}_magnitudes")
             largest = self._add("ReduceMax", [largest, axis], f"{source}_largest")
             self._add("Max", [largest, least], f"{source}_divisors")
-            self._add("Div", [source, f"{source}_divisors"], f"{source}_divided")
+            self._add(
+                "Reciprocal", [f"{source}_divisors"], f"{source}_reciprocals"
+            )  # a division per token, not per value
+            self._add("Mul", [source, f"{source}_reciprocals"], f"{source}_divided")
         self._quantise(source, f"{source}_divided", scale, middle)
         self._product(node, scale, middle, "", f"{result}_divided")
         self._add("Mul", [f"{result}_divided", f"{source}_divisors"], result)

@@ -1,8 +1,8 @@
 """Integer variants of an exported graph: several ways, from the fastest to the most faithful.
 
 `static`     matrix products in int8: 7-bit weights, one scale per column; 8-bit activations, made easier to round
-             (intents.smoothing). Those that come from a layer norm have a scale that typical texts tell beforehand, all
-             others one per token (intents.integers).
+             (intents.smoothing), with a scale that typical texts tell beforehand, or one per token on the way out of
+             an activation function (intents.integers).
 `tokens`     the same, but a scale per token everywhere.
 `mixed`      the same, but the first third of the products in blocks (errors grow on their way): weights and activations
              have a scale for each 128 values.

@@ -21,20 +21,19 @@ _FEW = 1e-3  # share of the tokens that may reach further
 _STRENGTH = 0.7  # share of an activation's range that the weights take over: alpha of SmoothQuant, chosen on validation
 _LEAST = 1e-5  # keeps values that are always 0 out of the logarithms
 _TOKENS_AT_ONCE = 1024
-_NORMALISATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 
 
 @dataclass(frozen=True)
 class Activations:
     """What typical texts say of an input of products.
 
-    The largest magnitude of each value, the sum over all tokens of the products of each two values, and two properties.
+    The largest magnitude of each value, the sum over all tokens of the products of each two values, and which side of 0
+    they are on.
     """
 
     peaks_d: NDArray[np.float32]
     moments_dd: NDArray[np.float64]
     one_sided: bool = False  # hardly a token reaches below -BELOW_ZERO times its largest value
-    normalised: bool = False  # comes from a layer norm
 
 
 class _Seen:
@@ -86,12 +85,10 @@ def watch_activations(
         found = session.run(inputs, {"input_ids": ids_1t, "attention_mask": np.ones_like(ids_1t)})
         for name, values in zip(inputs, found, strict=True):
             seen[name].add(values.reshape(-1, values.shape[-1]))
-    makers = {name: node.op_type for node in model.graph.node for name in node.output}
     return {
         name: Activations(
             *seen[name].peaks_and_moments(),
             one_sided=seen[name].far_below <= _FEW * num_tokens,
-            normalised=makers.get(name) in _NORMALISATIONS,
         )
         for name in inputs
     }
@@ -124,7 +121,6 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
             activations[smoothed] = Activations(
                 before.peaks_d / scales_d,
                 before.moments_dd / (scales_d[:, None] * scales_d),
-                normalised=before.normalised,
             )
             for reader in together:
                 reader.input[0] = smoothed

@@ -54,17 +54,14 @@ def test_activations_are_watched_over_all_texts(graph):
     np.testing.assert_allclose(seen["features"].peaks_d, np.abs(table[[1, 2, 7]]).max(0))
     np.testing.assert_allclose(seen["features"].moments_dd, table[[1, 2, 7]].T @ table[[1, 2, 7]], rtol=1e-4, atol=1e-2)
     assert not seen["features"].one_sided
-    assert not seen["features"].normalised
 
 
-@pytest.mark.parametrize(
-    ("operator", "one_sided", "normalised"), [("Gelu", True, False), ("Relu", True, False), ("Tanh", False, False)]
-)
-def test_activations_of_gelu_and_its_like_are_one_sided(graph, operator, one_sided, normalised):
+@pytest.mark.parametrize(("operator", "one_sided"), [("Gelu", True), ("Relu", True), ("Tanh", False)])
+def test_activations_of_gelu_and_its_like_are_one_sided(graph, operator, one_sided):
     graph.graph.node.insert(5, helper.make_node(operator, ["both"], ["active"], "active"))
     graph.graph.node[6].input[0] = "active"
     (seen,) = watch_activations(graph, {"product_narrow"}, [[1, 2], [7]]).values()
-    assert (seen.one_sided, seen.normalised) == (one_sided, normalised)
+    assert seen.one_sided == one_sided
 
 
 def test_a_smoothed_graph_computes_the_same(graph):
@@ -136,7 +133,7 @@ def test_values_beyond_the_known_scale_are_clipped_and_the_bias_is_taken_in(grap
     clipped.CopyFrom(graph)
     clipped.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.clip(table, -0.5, 0.5), "table"))
     want = logits_of(clipped)
-    known = Activations(np.full(WIDTH, 0.5, np.float32), np.eye(WIDTH), normalised=True)
+    known = Activations(np.full(WIDTH, 0.5, np.float32), np.eye(WIDTH))
     to_integers(graph, {"product_q"}, {"features": known}, known_scales=True)
     assert "Add" not in {node.op_type for node in graph.graph.node}
     assert np.abs(logits_of(graph) - want).max() < 0.05 * np.abs(want).max()
