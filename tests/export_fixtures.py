@@ -112,7 +112,7 @@ def write_exported(
     folder.mkdir(parents=True, exist_ok=True)
     export_onnx(model, folder / MODEL_FILES["fp32"])
     if "int8" in variants:
-        texts = tiny_tokenizer()(random_texts(100, seed=1), truncation=True, padding=False)["input_ids"]
+        texts = tokenizer(random_texts(100, seed=1), truncation=True, padding=False)["input_ids"]
         quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], "tokens", texts)
     tokenizer.backend_tokenizer.enable_truncation(tokenizer.model_max_length)
     tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))

@@ -20,7 +20,7 @@ from tests.export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classi
 def original(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(tiny_classifier("bert", "mean"), folder / "model.onnx")
-    quantise(folder / "model.onnx", folder / "model-int8.onnx", "blockwise")
+    quantise(folder / "model.onnx", folder / "model-int8.onnx", "blockwise", texts=[])
     backend = tiny_tokenizer().backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(MAX_LENGTH)
