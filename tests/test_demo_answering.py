@@ -51,6 +51,18 @@ def test_answers_of_a_file_stay_beside_their_rows(loaded: Loaded, tmp_path: Path
     assert (result.rows, result.failed, result.actions["act"], progress[-1]) == (4, 2, 2, 1.0)
 
 
+def test_columns_of_the_file_that_are_called_as_the_answers_are_stay_as_they_were(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "said.csv", tmp_path / "answered.csv"
+    source.write_text("intent,reason,predicted_action\nlabel,open my window,mine\n", "utf-8")
+    result = answer_file(source, target, loaded, "reason", LIMITS, 0.5, lambda share: None)
+    (row,) = csv.DictReader(target.read_text("utf-8").splitlines())
+    assert (row["intent"], row["reason"], row["predicted_action"]) == ("label", "open my window", "mine")
+    assert row["predicted_predicted_intent"] == "driver_window_down"
+    assert result.preview[0]["text"] == "open my window" and result.preview[0]["intent"] == "driver_window_down"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -58,7 +70,6 @@ def test_answers_of_a_file_stay_beside_their_rows(loaded: Loaded, tmp_path: Path
         (b"text\nopen\x00my window\n", "not text in UTF-8"),
         (b"", "must name the columns"),
         (b"text\n", "no rows"),
-        (b"id,intent,text\n1,mine,open\n", "has a column 'intent' already, which the answers would replace; rename it"),
         (b"utterance\nopen my window\n", "no column 'text'; it has: utterance"),
         (b"text\nopen, my, window\n", "line 2 has 3 cells"),
         (b"text\n" + b"hello\n" * 21, "more than 20 rows"),

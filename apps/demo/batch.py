@@ -38,6 +38,8 @@ def answer_file(
 ) -> BatchResult:
     """Write the rows of the CSV file `source`, and the answers to its `column`, to the CSV file `target`.
 
+    The answers' columns are called predicted_intent and so on where `source` has one of their names.
+
     Raises:
         ValueError: `source` is no CSV file in UTF-8, has no such column, or too many rows.
 
@@ -45,20 +47,23 @@ def answer_file(
     header, rows = _read(source, limits.rows)
     if column not in header:
         raise ValueError(f"the file has no column {column!r}; it has: {', '.join(header)[:500]}")
-    taken = [name for name in ADDED_COLUMNS if name in header]
-    if taken:
-        raise ValueError(f"the file has a column {taken[0]!r} already, which the answers would replace; rename it")
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        _answer_rows(rows[start : start + _ROWS_AT_ONCE], loaded, column, limits, default_threshold)
-        progress(min(1.0, (start + _ROWS_AT_ONCE) / len(rows)))
-    columns = header + ADDED_COLUMNS
+    texts = [row[column] for row in rows]
+    answers: list[Row] = []
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        answers += _answer_texts(texts[start : start + _ROWS_AT_ONCE], loaded, limits, default_threshold)
+        progress(min(1.0, (start + _ROWS_AT_ONCE) / len(texts)))
+    prefix = ""
+    while any(prefix + name in header for name in ADDED_COLUMNS):
+        prefix += "predicted_"
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, header + [prefix + name for name in ADDED_COLUMNS], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    actions = Counter(row["action"] for row in rows)
+        for row, found in zip(rows, answers, strict=True):
+            writer.writerow(row | {prefix + name: found[name] for name in ADDED_COLUMNS})
+    actions = Counter(found["action"] for found in answers)
     preview = [
-        {"text": row[column][:200], **{name: row[name] for name in ADDED_COLUMNS}} for row in rows[:_PREVIEW_ROWS]
+        {"text": text[:200], **found}
+        for text, found in zip(texts[:_PREVIEW_ROWS], answers[:_PREVIEW_ROWS], strict=True)
     ]
     return BatchResult(len(rows), actions[""], {name: actions[name] for name in ("act", "ask", "leave")}, preview)
 
@@ -98,14 +103,17 @@ def _row(header: list[str], cells: list[str], line: int) -> Row:
     return dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
 
 
-def _answer_rows(rows: list[Row], loaded: Loaded, column: str, limits: Limits, default_threshold: float) -> None:
-    """Add the answers, or the reasons why there is none, to `rows`."""
+def _answer_texts(texts: list[str], loaded: Loaded, limits: Limits, default_threshold: float) -> list[Row]:
+    """Return the answer to each text, or the reason why there is none."""
+    answers: list[Row] = []
     good: list[tuple[Row, str]] = []
-    for row in rows:
+    for text in texts:
+        answers.append(dict.fromkeys(ADDED_COLUMNS, ""))
         try:
-            good.append((row, limits.check_text(row[column])))
+            good.append((answers[-1], limits.check_text(text)))
         except ValueError as error:
-            row |= {"intent": "", "confidence": "", "action": "", "reason": str(error)}
+            answers[-1]["reason"] = str(error)
     found = answer_many(loaded, [text for _, text in good], default_threshold) if good else []
     for (row, _), (intent, confidence, action) in zip(good, found, strict=True):
-        row |= {"intent": intent, "confidence": f"{confidence:.4f}", "action": action, "reason": ""}
+        row |= {"intent": intent, "confidence": f"{confidence:.4f}", "action": action}
+    return answers
