@@ -121,22 +121,21 @@ class _Builder:
                 largest = self._add("Abs", [source], f"{source}_magnitudes")
             largest = self._add("ReduceMax", [largest, axis], f"{source}_largest")
             self._add("Max", [largest, least], f"{source}_divisors")
-            self._add(
-                "Reciprocal", [f"{source}_divisors"], f"{source}_reciprocals"
-            )  # a division per token, not per value
+            # One division per token is quicker than one per value.
+            self._add("Reciprocal", [f"{source}_divisors"], f"{source}_reciprocals")
             self._add("Mul", [source, f"{source}_reciprocals"], f"{source}_divided")
         self._quantise(source, f"{source}_divided", scale, middle)
         self._product(node, scale, middle, "", f"{result}_divided")
         self._add("Mul", [f"{result}_divided", f"{source}_divisors"], result)
 
     def finish(self) -> None:
-        """Put the nodes into the graph, and drop the weights that nobody reads any more."""
+        """Put the nodes into the graph, and drop the weights in fp32 that nobody reads any more."""
         graph = self.model.graph
         del graph.node[:]
         graph.node.extend(self._nodes)
         read = {name for node in self._nodes for name in node.input}
         for table in self._tables.values():
-            if table.name not in read:
+            if f"{table.name}_int8" in self._made and table.name not in read:
                 graph.initializer.remove(table)
         if all(imported.domain != DOMAIN for imported in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
