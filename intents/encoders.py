@@ -126,12 +126,8 @@ def _check_parts(name: str, folder: Path) -> None:
             raise ValueError(f"encoder.name {name!r}: has no tokenizer.json, vocab.txt, vocab.json or *.model")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (
-            ValueError,
-            OSError,
-            ImportError,
-            TypeError,
-        ) as error:  # TypeError: a file of its own that is no vocab.*
+        except (ValueError, OSError, ImportError, TypeError) as error:
+            # TypeError: its vocabulary has another name than the files that are taken along.
             reason = " ".join(str(error).split())
             raise ValueError(f"encoder.name {name!r}: has no usable tokenizer ({reason})") from None
         if not tokenizer.is_fast:

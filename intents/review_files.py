@@ -112,7 +112,7 @@ def read_review(path: Path) -> list[ReviewRow]:
         raise ValueError(f"{path} is not UTF-8; save it as 'CSV UTF-8'") from None
     header = content.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, restval="")
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
     needed = ("file", "row", "text", "intent", "corrected_intent", "reason")
     lacking = [name for name in needed if name not in (reader.fieldnames or ())]
     if lacking:
