@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from intents.bulk.rows import without_surrogates
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -24,7 +26,7 @@ class Limits:
         """
         if len(text) > self.characters:
             raise ValueError(f"the text is longer than {self.characters:,} characters; ask with a shorter one")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        if without_surrogates(text) != text:
             raise ValueError("the text is not valid Unicode; half of a surrogate pair stands alone")
         if not text.strip():
             raise ValueError("there is no text to classify; type what a driver might say")

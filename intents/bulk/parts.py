@@ -150,7 +150,8 @@ def _find_tables(
             f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}, or give --input-format"
         )
     # What begins with _ and is no table, such as Spark's _SUCCESS, is nobody's data.
-    passed_over = [part for part in shown if part not in set(tables)]
+    chosen = set(tables)
+    passed_over = [part for part in shown if part not in chosen]
     return base, tables, [names[part] for part in passed_over if format_of(part) or not _begins(names[part], "_")]
 
 
