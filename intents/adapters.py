@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from intents.classifier import build_classifier
+from intents.classifier import build_classifier, lowest_layers
 from intents.files import sha256_of, write_json
 from intents.four_bit import linear_layers, require, round_encoder
 
@@ -29,6 +29,7 @@ class LoraSettings:
     alpha: float
     dropout: float
     targets: str | Sequence[str]
+    freeze: str | int
 
 
 @contextmanager
@@ -47,14 +48,19 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     return names + ([f"{prefix}.pooler"] if getattr(children[prefix], "pooler", None) is not None else [])
 
 
-def target_layers(model: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
-    """Return the names of the layers that get an adapter: "all" linear ones, or those whose last name is a target.
+def target_layers(model: PreTrainedModel, targets: str | Sequence[str], freeze: str | int) -> list[str]:
+    """Return the names of the linear layers that get an adapter: "all", or those whose last name is a target.
+
+    Those within the lowest layers that `freeze` leaves as pretrained get none.
 
     Raises:
-        ValueError: a target is the name of no linear layer.
+        ValueError: a target is the name of no linear layer, or `freeze` leaves none.
 
     """
-    layers = linear_layers(model)
+    frozen = {module for layer in lowest_layers(model, freeze) for module in layer.modules()}
+    layers = [layer for layer in linear_layers(model) if model.get_submodule(layer) not in frozen]
+    if not layers:
+        raise ValueError(f"train.freeze={freeze} leaves no layer of the encoder to adapt; set a lower number")
     if isinstance(targets, str):
         return layers
     kinds = sorted({layer.rpartition(".")[2] for layer in layers})
@@ -75,7 +81,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, encoder_dir: Path) -
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=target_layers(model, lora.targets),
+        target_modules=target_layers(model, lora.targets, lora.freeze),
         modules_to_save=head_modules(model),
     )
     with _quiet():

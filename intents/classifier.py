@@ -124,14 +124,25 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
     """
     if lowest == "none":
         return
-    frozen = [embeddings_of(model)]
-    if isinstance(lowest, int):
-        layers = encoder_layers(model, "train.freeze")
-        if lowest > len(layers):
-            raise ValueError(f"train.freeze: the encoder has {len(layers)} layers, got {lowest}")
-        frozen += layers[:lowest]
-    for module in frozen:
+    for module in (embeddings_of(model), *lowest_layers(model, lowest)):
         module.requires_grad_(False)
+
+
+def lowest_layers(model: PreTrainedModel, lowest: str | int) -> list[nn.Module]:
+    """Return the layers that `train.freeze` leaves as pretrained: that many of the lowest, none for its words.
+
+    Raises:
+        ValueError: the encoder has fewer layers, or they cannot be told apart.
+
+    """
+    if not isinstance(lowest, int):
+        return []
+    layers = encoder_layers(model, "train.freeze", "embeddings or none")
+    if lowest > len(layers):
+        raise ValueError(
+            f"train.freeze: the encoder has {len(layers)} layers, got {lowest}; set a lower number, embeddings or none"
+        )
+    return list(layers[:lowest])
 
 
 def embeddings_of(model: PreTrainedModel) -> nn.Module:
@@ -140,12 +151,12 @@ def embeddings_of(model: PreTrainedModel) -> nn.Module:
     return found if isinstance(found, nn.Module) else model.base_model.get_input_embeddings()
 
 
-def encoder_layers(model: PreTrainedModel, setting: str) -> nn.ModuleList:
+def encoder_layers(model: PreTrainedModel, setting: str, instead: str) -> nn.ModuleList:
     """Return the encoder's layers, the lowest first.
 
     Raises:
         ValueError: they cannot be told apart (ALBERT's share their weights, FlauBERT has no modules for them); it names
-            the `setting` that asks for them.
+            the `setting` that asks for them, and what to set it to `instead`.
 
     """
     config = model.base_model.config
@@ -153,7 +164,7 @@ def encoder_layers(model: PreTrainedModel, setting: str) -> nn.ModuleList:
     found = [module for module in lists if len(module) == config.num_hidden_layers]
     if len(found) == 1:
         return found[0]
-    raise ValueError(f"{setting}: the layers of {config.model_type} encoders cannot be told apart")
+    raise ValueError(f"{setting}: the layers of {config.model_type} encoders cannot be told apart; set it to {instead}")
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:

@@ -50,6 +50,8 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
             for path in sorted(source.glob(pattern)):
                 shutil.copyfile(path, folder / path.name)
         _check_parts(name, folder)
+        if _architecture(folder) == "intent-classifier":
+            _keep_encoder(folder)
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
         expected = _BUNDLED.get(name, {}).get("sha256")
         if expected and files["model.safetensors"] != expected:
@@ -61,6 +63,20 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
         manifest = {"source": name, "revision": revision, "files": files}
         write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _architecture(folder: Path) -> Any:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+
+
+def _keep_encoder(folder: Path) -> None:
+    """Replace a classifier that this pipeline made by its encoder: the head is trained anew."""
+    from intents.classifier import load_classifier
+
+    encoder = load_classifier(folder).base_model
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()  # not written over: the encoder's weights may still lie in the file
+    encoder.save_pretrained(folder)
 
 
 def _find(name: str, revision: str | None) -> Path:

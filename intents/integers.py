@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from intents.smoothing import BELOW_ZERO, Activations
+from intents.smoothing import BELOW_ZERO, Activations, following_sums
 
 DOMAIN = "com.microsoft"  # of onnxruntime's own operators
 _LARGEST_WEIGHT = 63  # 7 bits: x86 processors without VNNI saturate the sums of 8-bit products
@@ -44,7 +44,7 @@ def to_integers(
         if node.name not in names:
             builder.keep(node)
         elif known_scales and not activations[node.input[0]].one_sided:
-            builder.add_known(node, float(activations[node.input[0]].peaks_d.max()))
+            builder.add_known(node, activations[node.input[0]].peak)
         else:
             builder.add_per_token(node, activations[node.input[0]].one_sided)
     builder.finish()
@@ -56,19 +56,20 @@ def round_weights(
     """Return `table_de` in units of `scales_e`, rounded so that x @ table changes little for typical x.
 
     `moments_dd` is the sum of the outer products x xT of typical x. Row after row is rounded, and what that changes is
-    made up for by the rows that follow: Frantar et al. 2023, algorithm 1.
+    made up for by the rows that follow: Frantar et al. 2023, algorithm 1, the rows that meet the largest x first.
     """
-    damped_dd = moments_dd.copy()
+    order_d = np.argsort(-np.diag(moments_dd), kind="stable")
+    damped_dd = moments_dd[np.ix_(order_d, order_d)]
     damped_dd[np.diag_indices_from(damped_dd)] += _DAMPING * np.diag(damped_dd).mean() + np.finfo(np.float32).tiny
     factor_dd = np.linalg.cholesky(np.linalg.inv(damped_dd)).T
-    left_de = table_de.astype(np.float64)
+    left_de = table_de[order_d].astype(np.float64)
     rounded_de = np.empty(table_de.shape, dtype=np.int8)
     for start in range(0, len(left_de), _ROWS_AT_ONCE):
         end = min(start + _ROWS_AT_ONCE, len(left_de))
         errors = np.empty_like(left_de[start:end])
         for row in range(start, end):
             units_e = np.clip(np.rint(left_de[row] / scales_e), -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
-            rounded_de[row] = units_e
+            rounded_de[order_d[row]] = units_e
             errors[row - start] = (left_de[row] - units_e * scales_e) / factor_dd[row, row]
             left_de[row + 1 : end] -= np.outer(factor_dd[row, row + 1 : end], errors[row - start])
         left_de[end:] -= factor_dd[start:end, end:].T @ errors
@@ -86,7 +87,7 @@ class _Builder:
         self._nodes: list[onnx.NodeProto] = []
         self._made: set[str] = set()
         self._replaced: set[str] = set()
-        self._biases = self._find_biases()
+        self._biases = following_sums(model)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """Take over `node`, unless it is a sum that a product has taken in."""
@@ -139,21 +140,6 @@ class _Builder:
                 graph.initializer.remove(table)
         if all(imported.domain != DOMAIN for imported in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-
-    def _find_biases(self) -> dict[str, tuple[onnx.NodeProto, str]]:
-        """Return for each product that only a sum with a constant vector reads: that sum and the vector's name."""
-        readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.graph_nodes:
-            for name in node.input:
-                readers.setdefault(name, []).append(node)
-        found = {}
-        for node in self.graph_nodes:
-            following = readers.get(node.output[0], []) if node.op_type == "MatMul" else []
-            if len(following) == 1 and following[0].op_type == "Add":
-                others = [name for name in following[0].input if name != node.output[0]]
-                if others and others[0] in self._tables and len(self._tables[others[0]].dims) == 1:
-                    found[node.name] = (following[0], others[0])
-        return found
 
     def _constant(self, name: str, value: NDArray[Any]) -> str:
         if name not in self._made:

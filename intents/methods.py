@@ -63,7 +63,8 @@ def prepare(model: PreTrainedModel, settings: ModelSettings, encoder_dir: Path) 
         return None
     if settings.method == "qlora":
         quantise_encoder(model, torch.bfloat16 if resolve_precision(settings.precision) == "bf16" else torch.float32)
-    lora = LoraSettings(settings.lora_rank, settings.lora_alpha, settings.lora_dropout, settings.lora_targets)
+    size = (settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
+    lora = LoraSettings(*size, settings.lora_targets, settings.freeze)
     return add_adapter(model, lora, encoder_dir)
 
 

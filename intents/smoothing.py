@@ -1,12 +1,14 @@
 """Makes a graph's activations easier to put into int8.
 
 The activations of a product share a scale, at least those of one token: the largest of them sets it, and rounds the
-rest the more coarsely. So each value of a product's input is divided by a number of its own, and the row of the weights
-that meets it is multiplied by the same (SmoothQuant, Xiao et al. 2023, equation 4).
+rest the more coarsely. So the middle of each value's range is subtracted from it, which the product's bias makes up for
+(Outlier Suppression+, Wei et al. 2023, section 4.1), and it is divided by a number of its own, by which the row of the
+weights that meets it is multiplied (SmoothQuant, Xiao et al. 2023, equation 4).
 
 Shapes: t tokens, d inputs of a product, e outputs.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,43 +29,66 @@ _TOKENS_AT_ONCE = 1024
 class Activations:
     """What typical texts say of an input of products.
 
-    The largest magnitude of each value, the sum over all tokens of the products of each two values, and which side of 0
-    they are on.
+    The least and the largest of each value, their sums over all tokens, the sums of the products of each two, and which
+    side of 0 they are on.
     """
 
-    peaks_d: NDArray[np.float32]
+    lows_d: NDArray[np.float64]
+    highs_d: NDArray[np.float64]
+    sums_d: NDArray[np.float64]
     moments_dd: NDArray[np.float64]
+    num_tokens: int
     one_sided: bool = False  # hardly a token reaches below -BELOW_ZERO times its largest value
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude."""
+        return float(max(self.highs_d.max(), -self.lows_d.min()))
+
+    def moved(self, middles_d: NDArray[np.float64], scales_d: NDArray[np.float64]) -> "Activations":
+        """Return what the values are like after `middles_d` were subtracted and they were divided by `scales_d`."""
+        crossed_dd = np.outer(middles_d, self.sums_d - self.num_tokens * middles_d / 2)
+        return Activations(
+            (self.lows_d - middles_d) / scales_d,
+            (self.highs_d - middles_d) / scales_d,
+            (self.sums_d - self.num_tokens * middles_d) / scales_d,
+            (self.moments_dd - crossed_dd - crossed_dd.T) / np.outer(scales_d, scales_d),
+            self.num_tokens,
+        )
 
 
 class _Seen:
     """What has been seen of one input; texts wait until there are enough for a product that is worth its while."""
 
-    def __init__(self) -> None:
-        self.far_below = 0
-        self._peaks: list[NDArray[np.float32]] = []
-        self._moments_dd: NDArray[np.float64] | float = 0.0
+    def __init__(self, size: int) -> None:
+        self._far_below = 0
+        self._lows_d, self._highs_d = np.full(size, np.inf), np.full(size, -np.inf)
+        self._sums_d, self._moments_dd = np.zeros(size), np.zeros((size, size))
+        self._num_tokens = 0
         self._waiting: list[NDArray[np.float32]] = []
-        self._num_waiting = 0
 
     def add(self, values_td: NDArray[np.float32]) -> None:
-        self.far_below += int((values_td.min(axis=1) < -BELOW_ZERO * values_td.max(axis=1)).sum())
         self._waiting.append(values_td)
-        self._num_waiting += len(values_td)
-        if self._num_waiting >= _TOKENS_AT_ONCE:
+        if sum(len(waiting) for waiting in self._waiting) >= _TOKENS_AT_ONCE:
             self._digest()
 
     def _digest(self) -> None:
         values_td = np.concatenate(self._waiting)
-        self._peaks.append(np.abs(values_td).max(axis=0))
+        self._far_below += int((values_td.min(axis=1) < -BELOW_ZERO * values_td.max(axis=1)).sum())
+        self._lows_d = np.minimum(self._lows_d, values_td.min(axis=0))
+        self._highs_d = np.maximum(self._highs_d, values_td.max(axis=0))
         exact_td = values_td.astype(np.float64)  # so that the number of threads decides nothing
-        self._moments_dd = self._moments_dd + exact_td.T @ exact_td
-        self._waiting, self._num_waiting = [], 0
+        self._sums_d += exact_td.sum(axis=0)
+        self._moments_dd += exact_td.T @ exact_td
+        self._num_tokens += len(values_td)
+        self._waiting = []
 
-    def peaks_and_moments(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def activations(self) -> Activations:
         if self._waiting:
             self._digest()
-        return np.max(self._peaks, axis=0), np.asarray(self._moments_dd)
+        one_sided = self._far_below <= _FEW * self._num_tokens
+        sums = (self._sums_d, self._moments_dd, self._num_tokens)
+        return Activations(self._lows_d, self._highs_d, *sums, one_sided)
 
 
 def watch_activations(
@@ -77,21 +102,14 @@ def watch_activations(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # what goes wrong is raised
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    seen: dict[str, _Seen] = {name: _Seen() for name in inputs}
-    num_tokens = 0
+    seen: dict[str, _Seen] = {}
     for text in texts:
         ids_1t = np.asarray([text], dtype=np.int64)
-        num_tokens += len(text)
         found = session.run(inputs, {"input_ids": ids_1t, "attention_mask": np.ones_like(ids_1t)})
         for name, values in zip(inputs, found, strict=True):
-            seen[name].add(values.reshape(-1, values.shape[-1]))
-    return {
-        name: Activations(
-            *seen[name].peaks_and_moments(),
-            one_sided=seen[name].far_below <= _FEW * num_tokens,
-        )
-        for name in inputs
-    }
+            values_td = values.reshape(-1, values.shape[-1])
+            seen.setdefault(name, _Seen(values_td.shape[1])).add(values_td)
+    return {name: one.activations() for name, one in seen.items()}
 
 
 def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activations]) -> None:
@@ -99,7 +117,8 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
 
     The graph computes what it did before.
     """
-    weights = {table.name: table for table in model.graph.initializer}
+    biases = _own_biases(model, names)
+    tables = {table.name: table for table in model.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.name in names:
@@ -108,31 +127,81 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
     for node in model.graph.node:
         source = node.input[0] if node.name in names else ""
         if source in readers:
-            together = readers.pop(source)
-            tables = [weights[reader.input[1]] for reader in together]
             before = activations[source]
-            scales_d = _scales(before.peaks_d, [numpy_helper.to_array(table) for table in tables])
-            for table in tables:
-                table_de = numpy_helper.to_array(table) * scales_d[:, None]
-                table.CopyFrom(numpy_helper.from_array(table_de, table.name))
-            model.graph.initializer.append(numpy_helper.from_array(1 / scales_d, f"{source}_factors"))
+            middles_d = (before.lows_d + before.highs_d) / 2
+            weights = [numpy_helper.to_array(tables[reader.input[1]]) for reader in readers[source]]
+            scales_d = _scales(before.highs_d - middles_d, weights)
             smoothed = f"{source}_smooth"
-            nodes.append(helper.make_node("Mul", [source, f"{source}_factors"], [smoothed], smoothed))
-            activations[smoothed] = Activations(
-                before.peaks_d / scales_d,
-                before.moments_dd / (scales_d[:, None] * scales_d),
-            )
-            for reader in together:
+            nodes += _moving(model, source, middles_d, scales_d)
+            activations[smoothed] = before.moved(middles_d, scales_d)
+            for reader, table_de in zip(readers.pop(source), weights, strict=True):
                 reader.input[0] = smoothed
+                _store(tables[reader.input[1]], table_de * scales_d[:, None])
+                bias = tables[biases[reader.name]]
+                _store(bias, numpy_helper.to_array(bias) + middles_d @ table_de)
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def _scales(peaks_d: NDArray[np.float32], tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def following_sums(model: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:
+    """Return for each product that only a sum with a constant vector reads: that sum and the vector's name."""
+    tables = {table.name: table for table in model.graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for node in model.graph.node:
+        following = readers.get(node.output[0], []) if node.op_type == "MatMul" else []
+        if len(following) == 1 and following[0].op_type == "Add":
+            others = [name for name in following[0].input if name != node.output[0]]
+            if others and others[0] in tables and len(tables[others[0]].dims) == 1:
+                found[node.name] = (following[0], others[0])
+    return found
+
+
+def _own_biases(model: onnx.ModelProto, names: set[str]) -> dict[str, str]:
+    """Return the vectors that are added to the products `names`; those that lack one of their own get one of zeros."""
+    read = Counter(name for node in model.graph.node for name in node.input)
+    tables = {table.name: table for table in model.graph.initializer}
+    found = {name: bias for name, (_, bias) in following_sums(model).items() if read[bias] == 1}
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.name in names and node.name not in found:
+            result, bias = node.output[0], f"{node.name}_bias"
+            node.output[0] = f"{result}_unmoved"
+            nodes.append(helper.make_node("Add", [node.output[0], bias], [result], f"{node.name}_sum"))
+            zeros_e = np.zeros(tables[node.input[1]].dims[1], dtype=np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(zeros_e, bias))
+            found[node.name] = bias
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return found
+
+
+def _moving(
+    model: onnx.ModelProto, source: str, middles_d: NDArray[np.float64], scales_d: NDArray[np.float64]
+) -> list[onnx.NodeProto]:
+    """Return the nodes that subtract `middles_d` from `source` and divide by `scales_d`."""
+    for name, values_d in (("middles", middles_d), ("factors", 1 / scales_d)):
+        model.graph.initializer.append(numpy_helper.from_array(values_d.astype(np.float32), f"{source}_{name}"))
+    centred, smoothed = f"{source}_centred", f"{source}_smooth"
+    return [
+        helper.make_node("Sub", [source, f"{source}_middles"], [centred], centred),
+        helper.make_node("Mul", [centred, f"{source}_factors"], [smoothed], smoothed),
+    ]
+
+
+def _store(table: onnx.TensorProto, values: NDArray[np.float64]) -> None:
+    table.CopyFrom(numpy_helper.from_array(values.astype(np.float32), table.name))
+
+
+def _scales(peaks_d: NDArray[np.float64], tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     """Return what each value is divided by, (d,), with a geometric mean of 1."""
     largest_d = np.max([np.abs(table_de).max(axis=1) for table_de in tables], axis=0)
     logarithms_d = _STRENGTH * np.log(np.maximum(peaks_d, _LEAST))
     logarithms_d -= (1 - _STRENGTH) * np.log(np.maximum(largest_d, _LEAST))
-    scales_d: NDArray[np.float32] = np.exp(logarithms_d - logarithms_d.mean()).astype(np.float32)
+    scales_d: NDArray[np.float64] = np.exp(logarithms_d - logarithms_d.mean())
     return scales_d

@@ -72,14 +72,6 @@ class TrainParams(Params):
     patience: int = Field(ge=1)
     seed: int = Field(ge=0)
 
-    @field_validator("freeze")
-    @classmethod
-    def _adapters_freeze_every_layer(cls, freeze: str | int, info: ValidationInfo) -> str | int:
-        method = info.data.get("method", "full")
-        if method != "full" and isinstance(freeze, int):
-            raise ValueError(f"Must be embeddings or none with train.method={method}, which freezes the whole encoder")
-        return freeze
-
     @field_validator("gradient_accumulation")
     @classmethod
     def _every_part_has_a_text(cls, parts: int, info: ValidationInfo) -> int:

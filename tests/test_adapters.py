@@ -37,6 +37,13 @@ def test_adapter_and_head_are_trained_and_nothing_else(done):
     assert changed == done.trained
 
 
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_layers_that_stay_as_pretrained_get_no_adapter(families, splits, tmp_path, method):
+    done = Trained(families["bert"], splits, tmp_path / "adapter", method, "mean", freeze=1)
+    assert {name.split(".layer.")[1][0] for name in done.trained if "lora_" in name} == {"1"}
+    torch.testing.assert_close(done.logits(done.shipped, splits), done.logits(done.model, splits), atol=1e-4, rtol=1e-4)
+
+
 def test_the_adapter_folder_makes_the_shipped_classifier_of_the_encoder(done, splits):
     again = load_adapted(done.encoder_dir, done.folder)
     assert torch.equal(done.logits(again, splits), done.logits(done.shipped, splits))

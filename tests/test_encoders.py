@@ -11,6 +11,7 @@ import torch
 from sentencepiece import SentencePieceTrainer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from intents.classifier import build_classifier
 from intents.encoders import MANIFEST, materialise_encoder
 from intents.files import sha256_of
 from stages import encoder
@@ -152,6 +153,19 @@ def test_a_tokenizer_that_needs_another_package_is_refused_with_its_name(tmp_pat
     with pytest.raises(ValueError, match=r"its tokenizer \(BertJapaneseTokenizer\) exists in Python alone"):
         materialise_encoder(str(copied), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_of_this_pipeline_gives_its_encoder(tmp_path, tiny_encoder):
+    classifier = build_classifier(tiny_encoder, ["open", "close"], "mean", feature_scale=10.0)
+    with torch.no_grad():
+        classifier.encoder.encoder.layer[0].output.dense.bias += 1.0
+    classifier.save_pretrained(tmp_path / "classifier")
+    shutil.copyfile(tiny_encoder / "tokenizer.json", tmp_path / "classifier/tokenizer.json")
+    manifest = materialise_encoder(str(tmp_path / "classifier"), None, tmp_path / "out")
+    again = build_classifier(tmp_path / "out", ["yes", "no", "maybe"], "mean", feature_scale=10.0)
+    kept = classifier.encoder.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in again.encoder.state_dict().items())
+    assert manifest["files"]["model.safetensors"] == sha256_of(tmp_path / "out/model.safetensors")
 
 
 def test_pickled_weights_are_refused(tmp_path, copied):

@@ -47,11 +47,21 @@ def logits_of(model, ids=((4, 9, 30),)):
     return session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
 
 
+def within(peak, one_sided=False):
+    """Activations of which no more is known than their largest magnitude."""
+    peaks = np.full(WIDTH, peak)
+    return Activations(-peaks, peaks, np.zeros(WIDTH), np.eye(WIDTH), num_tokens=1, one_sided=one_sided)
+
+
 def test_activations_are_watched_over_all_texts(graph):
     table = numpy_helper.to_array(graph.graph.initializer[0])
     seen = watch_activations(graph, {"product_q", "product_k"}, [[1, 2], [7]])
     assert set(seen) == {"features"}
-    np.testing.assert_allclose(seen["features"].peaks_d, np.abs(table[[1, 2, 7]]).max(0))
+    np.testing.assert_allclose(seen["features"].lows_d, table[[1, 2, 7]].min(0))
+    np.testing.assert_allclose(seen["features"].highs_d, table[[1, 2, 7]].max(0))
+    np.testing.assert_allclose(seen["features"].sums_d, table[[1, 2, 7]].sum(0), rtol=1e-4, atol=1e-4)
+    assert seen["features"].num_tokens == 3
+    assert seen["features"].peak == np.abs(table[[1, 2, 7]]).max()
     np.testing.assert_allclose(seen["features"].moments_dd, table[[1, 2, 7]].T @ table[[1, 2, 7]], rtol=1e-4, atol=1e-2)
     assert not seen["features"].one_sided
 
@@ -64,22 +74,34 @@ def test_activations_of_gelu_and_its_like_are_one_sided(graph, operator, one_sid
     assert seen.one_sided == one_sided
 
 
-def test_a_smoothed_graph_computes_the_same(graph):
+@pytest.mark.parametrize("biased", [[], ["product_q"], ["product_q", "product_k"]])
+def test_a_smoothed_graph_computes_the_same(graph, biased):
+    table = numpy_helper.to_array(graph.graph.initializer[0])
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(table + 3, "table"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.arange(WIDTH, dtype=np.float32), "bias"))
+    for place, name in enumerate(biased):  # both add the same vector
+        product = next(node for node in graph.graph.node if node.name == name)
+        result, product.output[0] = product.output[0], f"{name}_result"
+        graph.graph.node.insert(4 + place, helper.make_node("Add", [f"{name}_result", "bias"], [result], f"{name}_add"))
     want = logits_of(graph)
     names = {"product_q", "product_k", "product_narrow"}
     smooth(graph, names, watch_activations(graph, names, [[4, 9], [30]]))
     np.testing.assert_allclose(logits_of(graph), want, rtol=1e-3, atol=1e-3 * np.abs(want).max())
 
 
-def test_smoothing_levels_what_the_products_read(graph):
+def test_smoothing_centres_and_levels_what_the_products_read(graph):
+    table = numpy_helper.to_array(graph.graph.initializer[0])
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(table + 3, "table"))
     names = {"product_q", "product_k"}
-    before = watch_activations(graph, names, [[4, 9], [30]])
-    smooth(graph, names, before)
+    seen = watch_activations(graph, names, [[4, 9], [30]])
+    smooth(graph, names, seen)
     after = watch_activations(graph, names, [[4, 9], [30]])["features_smooth"]
-    peaks = before["features"].peaks_d
-    assert after.peaks_d.max() / np.median(after.peaks_d) < 0.2 * peaks.max() / np.median(peaks)
-    noted = before["features_smooth"]
-    np.testing.assert_allclose(noted.peaks_d, after.peaks_d, rtol=1e-4)
+    np.testing.assert_allclose(after.highs_d, -after.lows_d, rtol=1e-3, atol=1e-4)
+    before = (seen["features"].highs_d - seen["features"].lows_d) / 2
+    assert after.highs_d.max() / np.median(after.highs_d) < 0.2 * before.max() / np.median(before)
+    noted = seen["features_smooth"]
+    np.testing.assert_allclose(noted.highs_d, after.highs_d, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(noted.sums_d, after.sums_d, rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(noted.moments_dd, after.moments_dd, rtol=1e-3, atol=1e-2)
 
 
@@ -113,7 +135,7 @@ def test_tokens_of_any_size_get_a_scale_of_their_own(graph, one_sided):
     graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
     want = logits_of(graph)[0]
     names = {"product_q", "product_k"}
-    unknown = Activations(np.ones(WIDTH, np.float32), np.eye(WIDTH), one_sided)
+    unknown = within(1.0, one_sided)
     to_integers(graph, names, {"features": unknown}, known_scales=False)
     found = logits_of(graph)[0]
     for row in (0, 2):
@@ -133,8 +155,7 @@ def test_values_beyond_the_known_scale_are_clipped_and_the_bias_is_taken_in(grap
     clipped.CopyFrom(graph)
     clipped.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.clip(table, -0.5, 0.5), "table"))
     want = logits_of(clipped)
-    known = Activations(np.full(WIDTH, 0.5, np.float32), np.eye(WIDTH))
-    to_integers(graph, {"product_q"}, {"features": known}, known_scales=True)
+    to_integers(graph, {"product_q"}, {"features": within(0.5)}, known_scales=True)
     assert "Add" not in {node.op_type for node in graph.graph.node}
     assert np.abs(logits_of(graph) - want).max() < 0.05 * np.abs(want).max()
 

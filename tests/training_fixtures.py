@@ -97,12 +97,12 @@ def write_split(path: Path, num_texts: int, seed: int, shares=(0.4, 0.35, 0.25),
 class Trained:
     """A classifier trained by one method: as the trainer left it, and as it ships."""
 
-    def __init__(self, encoder_dir, splits, folder, method, head="mean", **settings):
+    def __init__(self, encoder_dir, splits, folder, method, head="mean", freeze="none", **settings):
         self.encoder_dir, self.folder, self.head = encoder_dir, folder, head
         import torch
 
         torch.manual_seed(0)
-        trainee = build_trainee(encoder_dir, INTENTS, model_settings(method, head=head))
+        trainee = build_trainee(encoder_dir, INTENTS, model_settings(method, head=head, freeze=freeze))
         self.model = trainee.model
         self.before = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.trained = {name for name, value in self.model.named_parameters() if value.requires_grad}

@@ -47,7 +47,7 @@ def training_flops(
 
     `head_parameters` are those of the weight matrices that see one vector per text (pooler and classifier); `freeze` is
     that of params.yaml: "none", "embeddings", or the embeddings and that many of the lowest layers. With
-    `adapter_parameters`, of LoRA's matrices in all layers, the encoder itself is frozen.
+    `adapter_parameters`, of LoRA's matrices in the other layers, the encoder itself is frozen.
     """
     lengths_n = np.asarray(lengths, dtype=np.float64)
     tokens, attention = lengths_n.sum(), 4 * (lengths_n**2).sum() * shape.hidden
