@@ -47,7 +47,7 @@ def run_pipeline(folder: Path, encoder_dir: Path, source: str, **settings: dict)
         "encoder": {"name": str(encoder_dir)},
         "prepare": {**own, "near_duplicate_threshold": 1.0},
         "tokenize": {"max_length": 32},
-        "train": {"num_epochs": 2, "precision": "fp32", "freeze": "embeddings"},
+        "train": {"num_epochs": 2, "precision": "fp32"},
         "tracking": {"report_to": "none"},
         "runtime": {"checkpoint_every": 0},
     }.items():
