@@ -49,8 +49,7 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
         for pattern in _PATTERNS:
             for path in sorted(source.glob(pattern)):
                 shutil.copyfile(path, folder / path.name)
-        _check_parts(name, folder)
-        if _architecture(folder) == "intent-classifier":
+        if _check_parts(name, folder) == "intent-classifier":
             _keep_encoder(folder)
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
         expected = _BUNDLED.get(name, {}).get("sha256")
@@ -63,10 +62,6 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
         manifest = {"source": name, "revision": revision, "files": files}
         write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _architecture(folder: Path) -> Any:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
 
 
 def _keep_encoder(folder: Path) -> None:
@@ -115,7 +110,8 @@ def _download(name: str, revision: str | None) -> Path:
         ) from None
 
 
-def _check_parts(name: str, folder: Path) -> None:
+def _check_parts(name: str, folder: Path) -> str:
+    """Return the architecture of the encoder in `folder`, if nothing that it needs is missing."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"encoder.name {name!r}: has no config.json")
     if not list(folder.glob("model*.safetensors")):
@@ -130,7 +126,7 @@ def _check_parts(name: str, folder: Path) -> None:
     except ValueError as error:
         raise ValueError(f"encoder.name {name!r}: config.json is not valid JSON ({error})") from None
     try:
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        architecture: str = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
     except (ValueError, KeyError):
         raise ValueError(
             f"encoder.name {name!r}: transformers has no architecture {config.get('model_type')!r}, and code that"
@@ -152,3 +148,4 @@ def _check_parts(name: str, folder: Path) -> None:
                 " encoder with a tokenizer.json, which training and the exported classifier share"
             )
         tokenizer.save_pretrained(folder)
+    return architecture

@@ -131,8 +131,9 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
             middles_d = (before.lows_d + before.highs_d) / 2
             weights = [numpy_helper.to_array(tables[reader.input[1]]) for reader in readers[source]]
             scales_d = _scales(before.highs_d - middles_d, weights)
-            smoothed = f"{source}_smooth"
-            nodes += _moving(model, source, middles_d, scales_d)
+            moving = _moving(model, source, middles_d, scales_d)
+            nodes += moving
+            smoothed = moving[-1].output[0]
             activations[smoothed] = before.moved(middles_d, scales_d)
             for reader, table_de in zip(readers.pop(source), weights, strict=True):
                 reader.input[0] = smoothed

@@ -62,7 +62,10 @@ def test_metrics_of_an_adapter_describe_the_classifier_that_ships(inputs, method
     ("settings", "message"),
     [
         ({"method": "lora", "freeze": 2}, "train.freeze=2 leaves no layer of the encoder to adapt"),
-        ({"method": "full", "freeze": 3}, "the encoder has 2 layers, got 3; set a lower number, embeddings or none"),
+        (
+            {"method": "full", "freeze": 3},
+            "train.freeze: the encoder has 2 layers, got 3; set a lower number, embeddings or none",
+        ),
         ({"gradient_accumulation": 9}, "train.gradient_accumulation: must be at most train.batch_size=8, .*, got 9"),
         ({"scheduler": "constant"}, "train.scheduler: input should be 'linear', 'cosine', .*, got 'constant'"),
         ({"class_weights": "even"}, "train.class_weights: input should be 'none' or 'balanced', got 'even'"),
