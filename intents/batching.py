@@ -1,5 +1,6 @@
 """Batches of texts of similar length, so that little of a batch is padding."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,18 @@ class TokenizedTexts(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"input_ids": self._ids[self._starts[index] : self._starts[index + 1]], "label": self.labels[index]}
+
+    def joined(
+        self, others: "TokenizedTexts", chosen: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> "TokenizedTexts":
+        """Return these texts and after them the `chosen` ones of `others`, with these `labels`."""
+        joint = copy.copy(self)
+        joint.labels = np.concatenate([self.labels, labels])
+        joint.lengths = np.concatenate([self.lengths, others.lengths[chosen]])
+        own_ids = self._ids[self._starts[0] : self._starts[-1]]
+        joint._ids = np.concatenate([own_ids, *(others[index]["input_ids"] for index in chosen)])
+        joint._starts = np.concatenate([[0], np.cumsum(joint.lengths)])
+        return joint
 
     def tokens(self) -> NDArray[np.int64]:
         """Return the ids of the tokens that occur, each once, in ascending order."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from intents.checking import (
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),  # number of the row in its source file
     ]
 )
+UNLABELLED = -1
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Prepared:
     splits: dict[str, dict[str, list[Any]]]  # split -> column of SCHEMA -> values
     rejected: list[tuple[str, int, str, str, str]]  # file, row, text, intent, reason
     metrics: dict[str, Any]
+    unlabelled: dict[str, list[Any]]  # column of SCHEMA -> values; intents are empty, labels UNLABELLED
 
 
 @dataclass
@@ -56,6 +59,7 @@ class _Selection:
 
 def prepare(
     tables: Sequence[RawRows],
+    unlabelled: RawRows,
     *,
     exclude_intents: Sequence[str],
     out_of_scope_intent: str | None,
@@ -68,6 +72,8 @@ def prepare(
 ) -> Prepared:
     """Check the rows of `tables`, leave out repeats and share the rest out over train, validation and test.
 
+    Of the `unlabelled` rows those are left out that are near-duplicates of labelled ones, of test rows among others.
+
     `shares` gives the share of validation and of test, used for those that the data does not name itself. `conflicts`
     is "error" or "drop" (texts under two intents; official validation and test rows are never dropped for it).
     `drop_near_official` leaves out rows that are near-duplicates of an official test or validation row. Unless
@@ -78,7 +84,7 @@ def prepare(
 
     """
     selection = _Selection(list(_examples(tables)))
-    problems = [problem for table in tables for problem in table.problems]
+    problems = [problem for table in (*tables, unlabelled) for problem in table.problems]
     problems += check_splits(selection.kept) + check_excluded(selection.kept, exclude_intents)
     selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
     _drop_repeats(selection)
@@ -88,6 +94,7 @@ def prepare(
     problems += check_official_intents(selection.kept, untrained)
     raise_problems(problems)
 
+    new = _without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         groups = _drop_near_official(selection, groups)
@@ -100,8 +107,30 @@ def prepare(
         intents=intents,
         splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
         rejected=[(e.file, e.row, e.text, e.intent, reason) for e, reason in _in_file_order(selection, tables)],
-        metrics=_measure(selection, assigned, groups, intents),
+        metrics=_measure(selection, assigned, groups, intents) | _count_unlabelled(unlabelled, new),
+        unlabelled=new,
     )
+
+
+def _without_known(unlabelled: RawRows, known: Sequence[str], threshold: float) -> dict[str, list[Any]]:
+    """Return the columns of those `unlabelled` texts, each once, that are no near-duplicate of a `known` one."""
+    groups = near_duplicate_groups([*known, *unlabelled.texts], threshold) if len(unlabelled) else np.zeros(0)
+    taken = set(groups[: len(known)].tolist())
+    first = {normalise(text): place for place, text in reversed(list(enumerate(unlabelled.texts)))}
+    chosen = [place for place in sorted(first.values()) if groups[len(known) + place] not in taken]
+    return {
+        "text": [unlabelled.texts[place] for place in chosen],
+        "intent": [""] * len(chosen),
+        "label": [UNLABELLED] * len(chosen),
+        "kind": [""] * len(chosen),
+        "row": [unlabelled.numbers[place] for place in chosen],
+    }
+
+
+def _count_unlabelled(unlabelled: RawRows, new: dict[str, list[Any]]) -> dict[str, Any]:
+    """Return what metrics say about unlabelled texts: nothing where there are none."""
+    num_new = len(new["text"])
+    return {"unlabelled": {"rows": num_new, "left_out": len(unlabelled) - num_new}} if len(unlabelled) else {}
 
 
 def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:

@@ -1,4 +1,4 @@
-"""Reads labelled texts from CSV, TSV, JSONL or Parquet and says everything that is wrong with them at once."""
+"""Reads texts and their labels from CSV, TSV, JSONL or Parquet and says everything that is wrong with them at once."""
 
 import csv
 import io
@@ -57,8 +57,8 @@ def raise_problems(problems: list[str]) -> None:
     raise ValueError(f"{len(problems)} problem(s) in the data\n" + "\n".join(shown))
 
 
-def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> RawRows:
-    """Read the table at `path`; its suffix says the format.
+def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: bool = True) -> RawRows:
+    """Read the table at `path`; its suffix says the format. Unless it is `labelled` its texts alone are read.
 
     Bad rows are noted in `problems` and left out; the caller decides when to raise.
 
@@ -68,8 +68,8 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> RawRows:
     """
     if not path.is_file():
         raise ValueError(
-            f"{path} does not exist or is not a file; prepare.source, validation_source and"
-            " test_source name tables of labelled texts"
+            f"{path} does not exist or is not a file; prepare.source, validation_source and test_source name tables of"
+            " labelled texts, unlabelled_source one of unlabelled texts"
         )
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
@@ -82,24 +82,26 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> RawRows:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         records, first = _csv_records(_decode(path, encoding), delimiter, rows), 2
     header = next(records)
-    positions = _find_columns(path, columns, header)
+    positions = _find_columns(path, columns, header, labelled)
     for number, cells in enumerate(records, start=first):
         if cells is not None:
-            _add_row(rows, number, [None if p is None else cells[p] for p in positions], encoding)
+            _add_row(rows, number, ["" if p is None else cells[p] for p in positions], encoding, labelled)
     return rows
 
 
-def _find_columns(path: Path, columns: Columns, header: list[str]) -> list[int | None]:
-    for setting, name in (("text_column", columns.text), ("intent_column", columns.intent)):
+def _find_columns(path: Path, columns: Columns, header: list[str], labelled: bool) -> list[int | None]:
+    for setting, name in (("text_column", columns.text), ("intent_column", columns.intent))[: 2 if labelled else 1]:
         if name not in header:
             found = ", ".join(header) or "none"
             hint = "" if found.isprintable() else "; set prepare.encoding"
             raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}{hint}")
+    if not labelled:
+        return [header.index(columns.text), None, None, None]
     optional = [header.index(name) if name in header else None for name in (columns.kind, columns.split)]
     return [header.index(columns.text), header.index(columns.intent), *optional]
 
 
-def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str) -> None:
+def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labelled: bool) -> None:
     cells[2:] = ["" if cell is None else cell for cell in cells[2:]]
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
@@ -108,7 +110,7 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str) -> Non
         if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
             return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
     text, intent, kind, split = (cell.strip() for cell in cells)
-    if not text or not intent:
+    if not text or (labelled and not intent):
         return rows.complain(number, f"empty {'intent' if text else 'text'}")
     if split and split not in SPLITS:
         valid = ", ".join(SPLITS)

@@ -14,6 +14,7 @@ class SourceParams(Params):
     source: Path
     validation_source: Path
     test_source: Path
+    unlabelled_source: Path
     text_column: str
     intent_column: str
     kind_column: str | None
@@ -31,3 +32,9 @@ class SourceParams(Params):
         return {
             split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE
         }
+
+    def read_unlabelled(self) -> RawRows:
+        """Return the rows of the file of unlabelled texts, none where there is no such file; intents are empty."""
+        if self.unlabelled_source == NO_SOURCE:
+            return RawRows(NO_SOURCE)
+        return read_rows(self.unlabelled_source, self.columns, self.encoding, labelled=False)

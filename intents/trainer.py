@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
@@ -64,6 +65,12 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
+def answer(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, precision: str) -> NDArray[np.float32]:
+    """Return the logits of every text, (n, num_labels), under the precision of training."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
+        return predict_logits(model, texts, pad_token_id, batch_size=64)
+
+
 def score(
     model: PreTrainedModel, train: TokenizedTexts, validation: TokenizedTexts, pad_token_id: int, precision: str
 ) -> dict[str, float]:
@@ -71,8 +78,7 @@ def score(
 
     Rows of an intent that `train` lacks do not count: they must not choose the epoch.
     """
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
-        logits = predict_logits(model, validation, pad_token_id, batch_size=64)
+    logits = answer(model, validation, pad_token_id, precision)
     chosen = np.isin(validation.labels, train.labels)
     return headline_metrics(validation.labels[chosen], logits[chosen])
 

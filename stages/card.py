@@ -77,6 +77,7 @@ def facts(example: str) -> dict[str, Any]:
             }
             for name in SPLITS
         ],
+        "unlabelled": _unlabelled(prepare, train),
         "rows_per_intent": prepare["rows_per_intent"],
         "test": evaluate["test"],
         "confidence_level": all_params["evaluate"]["confidence_level"],
@@ -90,6 +91,17 @@ def facts(example: str) -> dict[str, Any]:
         "precision": train["precision"],
         "settings": yaml.safe_dump({name: all_params[name] for name in SETTINGS}, sort_keys=False, allow_unicode=True),
         "example": example,
+    }
+
+
+def _unlabelled(prepare: dict[str, Any], train: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the card says about unlabelled texts, None where training had none."""
+    if "self_training" not in train:
+        return None
+    return {
+        "rows": prepare["unlabelled"]["rows"],
+        "learnt": train["self_training"]["texts"],
+        "sha256": sha256_of(PREPARED_DIR / "unlabelled.parquet"),
     }
 
 

@@ -1,7 +1,7 @@
 """Checks the raw rows, removes repeats and splits them without near-duplicates across splits.
 
-Reads prepare.source (and prepare.validation_source, prepare.test_source), writes data/prepared/{train,validation,
-test}.parquet, data/prepared/rejected.csv and metrics/prepare.json.
+Reads prepare.source (and prepare.validation_source, test_source, unlabelled_source), writes data/prepared/{train,
+validation,test,unlabelled}.parquet, data/prepared/rejected.csv and metrics/prepare.json.
 
     python -m stages.prepare
 """
@@ -53,10 +53,11 @@ def read_tables(params: PrepareParams) -> list[RawRows]:
 
 
 def write_outputs(prepared: Prepared) -> None:
-    """Write the splits, the rejected rows and the metrics."""
+    """Write the splits, the unlabelled and the rejected rows, and the metrics."""
     schema = with_facts(SCHEMA, intents=prepared.intents)
     for split in SPLITS:
         write_table(PREPARED_DIR / f"{split}.parquet", prepared.splits[split], schema)
+    write_table(PREPARED_DIR / "unlabelled.parquet", prepared.unlabelled, schema)
     rejected = [dict(zip(REJECTED_COLUMNS, row, strict=True)) for row in prepared.rejected]
     write_csv(PREPARED_DIR / "rejected.csv", rejected, REJECTED_COLUMNS)
     write_json(METRICS_PATH, prepared.metrics)
@@ -67,6 +68,7 @@ def main() -> None:
     params = load_params("prepare", PrepareParams)
     prepared = prepare(
         read_tables(params),
+        params.read_unlabelled(),
         exclude_intents=params.exclude_intents,
         out_of_scope_intent=params.out_of_scope_intent,
         train_on_out_of_scope=params.out_of_scope_use != "threshold",
@@ -79,6 +81,8 @@ def main() -> None:
     write_outputs(prepared)
     rows = prepared.metrics["rows"]
     print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows")
+    if unlabelled := prepared.metrics.get("unlabelled"):
+        print(f"and {unlabelled['rows']} unlabelled ones; {unlabelled['left_out']} more repeat others or labelled rows")
     print(f"left out {len(prepared.rejected)} rows: {PREPARED_DIR / 'rejected.csv'} says which and why")
 
 

@@ -1,7 +1,7 @@
 """Turns the texts into token ids; adds mistyped copies to the training texts.
 
-Reads models/encoder and data/prepared/{train,validation,test}.parquet, writes data/tokenized/{train,validation,
-test}.parquet and metrics/tokenize.json.
+Reads models/encoder and data/prepared/{train,validation,test,unlabelled}.parquet, writes data/tokenized/{train,
+validation,test,unlabelled}.parquet and metrics/tokenize.json.
 
     python -m stages.tokenize
 """
@@ -43,7 +43,7 @@ def main() -> None:
     )
     counts = {
         split: tokenize_table(PREPARED_DIR / f"{split}.parquet", TOKENIZED_DIR / f"{split}.parquet", tokenizer, augment)
-        for split, augment in (("train", mistype), ("validation", None), ("test", None))
+        for split, augment in (("train", mistype), ("validation", None), ("test", None), ("unlabelled", None))
     }
     mistyped = counts["train"]["rows"] - pq.read_metadata(PREPARED_DIR / "train.parquet").num_rows
     rows, tokens, truncated = (sum(c[key] for c in counts.values()) for key in ("rows", "tokens", "truncated"))

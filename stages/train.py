@@ -1,6 +1,8 @@
 """Fine-tunes the encoder and keeps the state that does best on validation.
 
-Reads models/encoder and data/tokenized/{train,validation}.parquet, writes models/trained, models/adapter,
+Where there are unlabelled texts it does so twice: what the first training makes of them the second one learns from.
+
+Reads models/encoder and data/tokenized/{train,validation,unlabelled}.parquet, writes models/trained, models/adapter,
 metrics/train.json and metrics/plots/training.csv.
 
     python -m stages.train
@@ -8,7 +10,7 @@ metrics/train.json and metrics/plots/training.csv.
 
 import logging
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,11 +28,13 @@ from intents.tracking import start_tracker
 
 if TYPE_CHECKING:
     from intents.checkpoints import Checkpoints
+    from intents.methods import Trainee
     from intents.training import TrainingResult
 
 ENCODER_DIR = Path("models/encoder")
 TRAIN_PATH = Path("data/tokenized/train.parquet")
 VALIDATION_PATH = Path("data/tokenized/validation.parquet")
+UNLABELLED_PATH = Path("data/tokenized/unlabelled.parquet")
 TRAINED_DIR = Path("models/trained")
 ADAPTER_DIR = Path("models/adapter")
 METRICS_PATH = Path("metrics/train.json")
@@ -50,6 +54,8 @@ class TrainParams(Params):
     lora_dropout: float = Field(ge=0, lt=1)
     lora_targets: Literal["all"] | Annotated[list[str], Field(min_length=1)]
     num_epochs: int = Field(ge=1)
+    pseudo_label_share: float = Field(gt=0, le=1)
+    pseudo_label_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     gradient_accumulation: int = Field(ge=1)
     gradient_checkpointing: bool
@@ -141,16 +147,22 @@ def _train(
     from intents.batching import TokenizedTexts
     from intents.methods import ModelSettings, build_trainee, finish
     from intents.parallel import part_company
+    from intents.self_training import find_pseudo_labels, with_pseudo_labels
     from intents.tokenizing import load_tokenizer, max_length_of
     from intents.trainer import TrainingSettings, resolve_precision, score
     from intents.training import fine_tune
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    transformers.set_seed(params.seed)
     train, validation = TokenizedTexts(TRAIN_PATH), TokenizedTexts(VALIDATION_PATH)
+    unlabelled = TokenizedTexts(UNLABELLED_PATH)
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
-    trainee = build_trainee(ENCODER_DIR, intents_of(TRAIN_PATH), _chosen(ModelSettings, params))
+
+    def build() -> "Trainee":
+        transformers.set_seed(params.seed)
+        return build_trainee(ENCODER_DIR, intents_of(TRAIN_PATH), _chosen(ModelSettings, params))
+
+    trainee = build()
     counts = trainee.num_parameters
     first = is_first()
     if first:
@@ -159,13 +171,32 @@ def _train(
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
-    checkpoints = _checkpoints(params, runtime.checkpoint_every, durable_dir / "checkpoints") if first else None
+    open_checkpoints = partial(_checkpoints, params, runtime.checkpoint_every, durable_dir / "checkpoints")
+    earlier, learnt = None, {}
+    if len(unlabelled):
+        earlier = open_checkpoints("labelled rows alone") if first else None
+        found = find_pseudo_labels(
+            trainee.model,
+            train,
+            validation,
+            unlabelled,
+            tokenizer.pad_token_id,
+            settings,
+            params.pseudo_label_share,
+            earlier,
+        )
+        learnt = {"self_training": {"texts": len(found.texts_m), "validation_before": _headline(found.scores)}}
+        if first:
+            print(f"now with {len(found.texts_m):,} of {len(unlabelled):,} unlabelled texts, under the intents found")
+        train, trainee = with_pseudo_labels(train, unlabelled, found), build()
+        settings = replace(settings, num_epochs=params.pseudo_label_epochs)
+    checkpoints = open_checkpoints("") if first else None
     result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
     part_company()
     if not first:
         return
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
-    metrics = {**_metrics(result), "parameters": counts, "precision": resolve_precision(params.precision)}
+    metrics = {**_metrics(result), **learnt, "parameters": counts, "precision": resolve_precision(params.precision)}
     if trainee.adapter is not None:  # what ships is the merged classifier
         scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
         metrics["validation"] = _headline(scores)
@@ -175,8 +206,9 @@ def _train(
         tokenizer.save_pretrained(folder)
     write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
-    if checkpoints is not None:
-        checkpoints.remove()
+    for written in (earlier, checkpoints):
+        if written is not None:
+            written.remove()
     tracker.finish(metrics)
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
@@ -187,16 +219,17 @@ def _chosen(settings: type[Any], params: TrainParams) -> Any:
     return settings(**params.model_dump(include={field.name for field in fields(settings)}))
 
 
-def _checkpoints(params: TrainParams, every_s: float, folder: Path) -> "Checkpoints | None":
-    """Return where this training, and no other, keeps its checkpoints; None if it is to keep none."""
+def _checkpoints(params: TrainParams, every_s: float, folder: Path, training: str) -> "Checkpoints | None":
+    """Return where this `training`, and no other, keeps its checkpoints; None if it is to keep none."""
     if not every_s:
         return None
     import intents
     from intents.checkpoints import Checkpoints, run_key, surroundings
 
     code = sorted(Path(intents.__file__).parent.glob("*.py"))
-    settings = {"params": params.model_dump(), "processes": num_launched(), **surroundings(PACKAGES)}
-    inputs = [ENCODER_DIR, TRAIN_PATH, VALIDATION_PATH]
+    described = {"params": params.model_dump(), "processes": num_launched(), "training": training}
+    settings = {**described, **surroundings(PACKAGES)}
+    inputs = [ENCODER_DIR, TRAIN_PATH, VALIDATION_PATH, UNLABELLED_PATH]
     return Checkpoints(folder, run_key(settings, [*inputs, Path(__file__), *code]), every_s)
 
 

@@ -46,7 +46,7 @@ def run(*tables, **changes):
         "drop_near_official": True,
         "seed": 0,
     }
-    return prepare(tables, **(settings | changes))
+    return prepare(tables, RawRows(Path("none.csv")), **(settings | changes))
 
 
 def texts_of(prepared, *splits):

@@ -92,3 +92,18 @@ def test_collator_counts_what_passed_through():
     for lengths in ([3, 1], [2, 2, 5]):
         collate([{"input_ids": np.ones(length, np.int32), "label": 0} for length in lengths])
     assert (collate.examples, collate.useful_tokens, collate.padded_tokens) == (5, 13, 21)
+
+
+def test_joined_texts_are_these_and_the_chosen_ones_of_others(tmp_path):
+    def write(name, ids, labels):
+        write_table(tmp_path / name, {"input_ids": ids, "label": labels}, SCHEMA)
+        return TokenizedTexts(tmp_path / name)
+
+    texts = write("a.parquet", [[2, 7, 3], [2, 3]], [0, 1])
+    others = write("b.parquet", [[2, 8, 8, 3], [2, 9, 3], [2, 4, 3]], [-1, -1, -1])
+    joint = texts.joined(others, np.array([0, 2]), np.array([1, 0]))
+    assert [joint[i]["input_ids"].tolist() for i in range(4)] == [[2, 7, 3], [2, 3], [2, 8, 8, 3], [2, 4, 3]]
+    assert joint.labels.tolist() == [0, 1, 1, 0]
+    assert joint.lengths.tolist() == [3, 2, 4, 3]
+    assert joint.tokens().tolist() == [2, 3, 4, 7, 8]
+    assert len(texts) == 2 and texts.tokens().tolist() == [2, 3, 7]

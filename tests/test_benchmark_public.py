@@ -150,6 +150,18 @@ def test_few_shot_draws_another_sample_for_every_seed(tmp_path, benchmark):
     assert drawn[0]["train"] != drawn[1]["train"]
 
 
+def test_texts_that_were_not_drawn_come_along_without_labels(tmp_path, public_data):
+    sources = sets.write_sources("banking77-10-shot-unlabelled", 3, tmp_path)
+    alone = sets.write_sources("banking77-10-shot", 3, tmp_path / "alone")
+    for split, path in alone.items():
+        assert sources[split].read_bytes() == path.read_bytes()
+    texts = {split: [row["text"] for row in read_rows(path)] for split, path in sources.items()}
+    unlabelled = texts["data/public/unlabelled.csv"]
+    assert read_rows(sources["data/public/unlabelled.csv"])[0].keys() == {"text"}
+    every = [row["text"] for row in read_rows(public_data / "banking77/train.csv")]
+    assert sorted([*unlabelled, *texts["data/public/train.csv"], *texts["data/public/validation.csv"]]) == sorted(every)
+
+
 def test_committed_samples_are_those_that_are_drawn(tmp_path, monkeypatch):
     if sets.missing_files("banking77-10-shot"):
         pytest.skip(f"no public data in {sets.data_dir()}: {sets.DATA_VARIABLE} names its folder")
@@ -208,7 +220,7 @@ def test_absent_data_is_skipped_with_a_message(tmp_path, benchmark, monkeypatch,
     assert benchmark() == []
     printed = capsys.readouterr().out
     assert f"banking77 is skipped: there is no {tmp_path / 'nowhere/banking77/train.csv'}" in printed
-    assert printed.count(sets.DATA_VARIABLE) == 3
+    assert printed.count(sets.DATA_VARIABLE) == len(sets.SETS)
 
 
 def test_a_stage_that_fails_ends_the_benchmark(tmp_path):

@@ -31,6 +31,7 @@ def facts(**changed):
         "intents": ["go", "stop"],
         "parameters": 22_000_000,
         "splits": SPLITS,
+        "unlabelled": None,
         "rows_per_intent": [{"intent": "go", "train": 5, "validation": 5, "test": 5}],
         "test": TEST,
         "confidence_level": 0.95,
@@ -78,6 +79,13 @@ def test_page_has_hashes_intervals_kinds_and_settings():
     ):
         assert piece in page
     assert "Plain softmax" in page
+    assert "unlabelled" not in page
+
+
+def test_page_says_how_many_unlabelled_texts_were_learnt_from():
+    page = render(unlabelled={"rows": 9, "learnt": 7, "sha256": "u" * 64})
+    assert "| test | `" + "t" * 64 + "` | 10 |\n| unlabelled | `" + "u" * 64 + "` | 9 |\n\nA first training" in page
+    assert "the second learnt from 7 of them" in page
 
 
 def test_thresholds_are_shown_where_there_is_a_calibration():

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from intents.params import read_params
 from stages import train as stage
 from tests.conftest import REPOSITORY
+from tests.training_fixtures import write_split
 
 pytest_plugins = ["tests.training_fixtures"]
 EVERY_STEP_S = 1e-9
@@ -97,6 +98,15 @@ def test_two_processes_end_as_one_does(inputs, start):
     inputs("train", devices=2)
     printed = finish(start("-m", "stages.train"))
     assert printed.count("trainable parameters") == printed.count("best state:") == 1
+    assert_like_one_process()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_unlabelled_texts_as_one_does(inputs, start):
+    write_split(Path("data/tokenized/unlabelled.parquet"), 60, seed=5)
+    inputs("train", devices=2)
+    printed = finish(start("-m", "stages.train"))
+    assert printed.count("of 60 unlabelled texts") == 1
     assert_like_one_process()
 
 

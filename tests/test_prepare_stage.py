@@ -69,7 +69,42 @@ def test_running_twice_writes_the_same_bytes(small):
         files = sorted(path for path in Path().rglob("*") if path.is_file() and path.name != "params.yaml")
         written.append({path: path.read_bytes() for path in files})
     assert written[0] == written[1]
-    assert len(written[0]) == 6  # three tables, rejected rows, metrics, and the source
+    assert len(written[0]) == 7  # four tables, rejected rows, metrics, and the source
+
+
+def test_unlabelled_texts_are_kept_that_are_no_repeat_and_unlike_every_labelled_row(small, write_csv, capsys):
+    texts = [
+        "fold the mirror in",
+        "Open LEFT window!",
+        "Fold the mirror in",
+        "tilt my chair back",
+        "give us a breeze now",
+    ]
+    write_csv("log.csv", ["when", "text"], [["today", text] for text in texts])
+    write_csv("test.csv", ["text", "intent"], [("give us a breeze", "open"), ("it is too loud here", "close")])
+    small(unlabelled_source="log.csv", test_source="test.csv")
+    prepare.main()
+    table = pq.read_table("data/prepared/unlabelled.parquet")
+    assert table["text"].to_pylist() == ["fold the mirror in", "tilt my chair back"]
+    assert table["row"].to_pylist() == [2, 5]
+    assert set(table["label"].to_pylist()) == {-1}
+    metrics = json.loads(Path("metrics/prepare.json").read_text())
+    assert metrics["unlabelled"] == {"rows": 2, "left_out": 3}
+    assert "and 2 unlabelled ones; 3 more repeat others or labelled rows" in capsys.readouterr().out
+
+
+def test_without_unlabelled_texts_their_table_is_empty_and_metrics_are_silent(small):
+    prepare.main()
+    assert pq.read_metadata("data/prepared/unlabelled.parquet").num_rows == 0
+    assert "unlabelled" not in json.loads(Path("metrics/prepare.json").read_text())
+
+
+def test_problems_of_unlabelled_rows_are_listed_with_those_of_the_others(small, write_csv):
+    write_csv("log.csv", ["text"], [["fold the mirror in"], [""]])
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, ("open it", "")])
+    small(unlabelled_source="log.csv")
+    with pytest.raises(ValueError, match=r"raw.csv, row 34: empty intent\n  log.csv, row 3: empty text"):
+        prepare.main()
 
 
 def test_official_files_become_validation_and_test(small, write_csv):

@@ -20,7 +20,7 @@ def inputs(workspace, tiny_encoder):
     workspace("train", num_epochs=2, precision="fp32", batch_size=8)
     shutil.copytree(tiny_encoder, "models/encoder")
     schema = with_facts(SCHEMA, intents=INTENTS, max_length=16)
-    for split, num_texts in (("train", 24), ("validation", 10)):
+    for split, num_texts in (("train", 24), ("validation", 10), ("unlabelled", 0)):
         ids = [[2, 5 + i % 2, 6 + i % 7, 3] for i in range(num_texts)]
         columns = {"input_ids": ids, "label": [i % 2 for i in range(num_texts)]}
         write_table(Path(f"data/tokenized/{split}.parquet"), columns, schema)

@@ -141,6 +141,7 @@ def stage_inputs(workspace, monkeypatch):
     for seed, split in enumerate(("train", "validation")):
         path = Path(f"data/tokenized/{split}.parquet")
         write_split(path, 201, seed, facts={"intents": INTENTS, "max_length": 16})
+    write_split(Path("data/tokenized/unlabelled.parquet"), 0, 2)
     workspace("tracking", report_to="none")
     workspace("train", precision="fp32", batch_size=8, freeze="none")
     return workspace

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from intents.params import read_params
 from intents.preparing import SCHEMA, prepare
-from intents.rows import Columns, read_rows
+from intents.rows import Columns, RawRows, read_rows
 from intents.tables import with_facts, write_table
 from intents.tokenizing import load_tokenizer, tokenize_table
 
@@ -71,6 +71,7 @@ def _banking77(source: Path, folder: Path) -> Path:
         tables.append(rows)
     prepared = prepare(
         tables,
+        RawRows(source),
         exclude_intents=(),
         out_of_scope_intent=None,
         train_on_out_of_scope=True,

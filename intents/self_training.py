@@ -1,0 +1,64 @@
+"""Self-training: a first classifier labels texts that nobody has labelled, a second one learns from these as well.
+
+Pseudo-labels (Lee 2013), of each intent the surest (class-balanced, Zou et al. 2018). Shapes: n unlabelled texts, m of
+them that are chosen, c intents.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from intents.batching import TokenizedTexts
+from intents.checkpoints import Checkpoints
+from intents.parallel import from_first
+from intents.trainer import TrainingSettings, answer
+from intents.training import fine_tune
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Which texts count as labelled, in ascending order, and as what; how good the classifier is that says so."""
+
+    texts_m: NDArray[np.int64]
+    labels_m: NDArray[np.int64]
+    scores: dict[str, float]  # on validation
+
+
+def find_pseudo_labels(
+    model: PreTrainedModel,
+    train: TokenizedTexts,
+    validation: TokenizedTexts,
+    unlabelled: TokenizedTexts,
+    pad_token_id: int,
+    settings: TrainingSettings,
+    share: float,
+    checkpoints: Checkpoints | None,
+) -> PseudoLabels:
+    """Fine-tune `model` on the labelled texts, in place, and return what it makes of the `share` that it is surest of.
+
+    Of several processes each calls this; `checkpoints` are those of the first.
+    """
+    result = fine_tune(model, train, validation, pad_token_id, settings, lambda values, step: None, checkpoints)
+    chosen = from_first(lambda: surest(answer(model, unlabelled, pad_token_id, settings.precision), share))
+    return PseudoLabels(*chosen, result.best)
+
+
+def with_pseudo_labels(train: TokenizedTexts, unlabelled: TokenizedTexts, found: PseudoLabels) -> TokenizedTexts:
+    """Return the texts for the second training; labelled ones are repeated where they would be less than a third."""
+    repeats = max(1, round(len(found.texts_m) / (2 * len(train))))
+    again = np.tile(np.arange(len(train)), repeats - 1)
+    return train.joined(train, again, train.labels[again]).joined(unlabelled, found.texts_m, found.labels_m)
+
+
+def surest(logits_nc: NDArray[np.float32], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return those texts that are surest of their likeliest intent, `share` of each intent's, and that intent, (m,)."""
+    confidence_n = 1 / np.exp(logits_nc - logits_nc.max(axis=1, keepdims=True)).sum(axis=1)
+    likeliest_n = logits_nc.argmax(axis=1)
+    chosen_n = np.zeros(len(logits_nc), dtype=bool)
+    for label in np.unique(likeliest_n):
+        texts = np.flatnonzero(likeliest_n == label)
+        first_is_surest = texts[np.argsort(-confidence_n[texts], kind="stable")]
+        chosen_n[first_is_surest[: int(np.ceil(share * len(texts)))]] = True
+    return np.flatnonzero(chosen_n), likeliest_n[chosen_n]
