@@ -43,7 +43,8 @@ def test_every_way_in_which_the_lock_is_stale_is_one_line(shared):
     edit(clone, "intents/splitting.py", '"""', '"""Changed. ')
     edit(clone, "params.yaml", "num_mistakes: 50", "num_mistakes: 51")
     edit(clone, "dvc.yaml", "cmd: python -m stages.tokenize", "cmd: python -m  stages.tokenize")
-    edit(clone, "dvc.yaml", "      - data/tokenized/test.parquet\n    metrics", "    metrics")
+    others = "      - data/tokenized/unlabelled.parquet\n    metrics"
+    edit(clone, "dvc.yaml", f"      - data/tokenized/test.parquet\n{others}", others)
     edit(
         clone,
         "dvc.yaml",
