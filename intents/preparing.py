@@ -92,9 +92,20 @@ def prepare(
     problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     untrained = None if train_on_out_of_scope else out_of_scope_intent
     problems += check_official_intents(selection.kept, untrained)
+    if untrained and len(unlabelled):
+        problems.append(
+            f"prepare.unlabelled_source: with prepare.out_of_scope_use=threshold none of the texts in {unlabelled.path}"
+            f" could be taken for {untrained!r}, all would be learnt as another intent; set it to class or both, or"
+            " unlabelled_source to data/none"
+        )
     raise_problems(problems)
 
     new = _without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
+    if len(unlabelled) and not new["text"]:
+        raise ValueError(
+            f"prepare.unlabelled_source: every text in {unlabelled.path} is much like a labelled row; set it to"
+            " data/none"
+        )
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         groups = _drop_near_official(selection, groups)

@@ -58,7 +58,9 @@ def raise_problems(problems: list[str]) -> None:
 
 
 def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: bool = True) -> RawRows:
-    """Read the table at `path`; its suffix says the format. Unless it is `labelled` its texts alone are read.
+    """Read the table at `path`; its suffix says the format.
+
+    Unless it is `labelled` its texts alone are read, and rows without a text are passed over.
 
     Bad rows are noted in `problems` and left out; the caller decides when to raise.
 
@@ -102,6 +104,8 @@ def _find_columns(path: Path, columns: Columns, header: list[str], labelled: boo
 
 
 def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labelled: bool) -> None:
+    if not labelled and (cells[0] is None or not str(cells[0]).strip()):
+        return None
     cells[2:] = ["" if cell is None else cell for cell in cells[2:]]
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
@@ -110,7 +114,7 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
         if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
             return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
     text, intent, kind, split = (cell.strip() for cell in cells)
-    if not text or (labelled and not intent):
+    if labelled and not (text and intent):
         return rows.complain(number, f"empty {'intent' if text else 'text'}")
     if split and split not in SPLITS:
         valid = ", ".join(SPLITS)

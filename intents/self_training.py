@@ -46,7 +46,7 @@ def find_pseudo_labels(
 
 
 def with_pseudo_labels(train: TokenizedTexts, unlabelled: TokenizedTexts, found: PseudoLabels) -> TokenizedTexts:
-    """Return the texts for the second training; labelled ones are repeated where they would be less than a third."""
+    """Return the texts for the second training; labelled ones are repeated where they would be few."""
     repeats = max(1, round(len(found.texts_m) / (2 * len(train))))
     again = np.tile(np.arange(len(train)), repeats - 1)
     return train.joined(train, again, train.labels[again]).joined(unlabelled, found.texts_m, found.labels_m)

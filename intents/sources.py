@@ -37,4 +37,7 @@ class SourceParams(Params):
         """Return the rows of the file of unlabelled texts, none where there is no such file; intents are empty."""
         if self.unlabelled_source == NO_SOURCE:
             return RawRows(NO_SOURCE)
-        return read_rows(self.unlabelled_source, self.columns, self.encoding, labelled=False)
+        rows = read_rows(self.unlabelled_source, self.columns, self.encoding, labelled=False)
+        if not len(rows) and not rows.problems:
+            raise ValueError(f"prepare.unlabelled_source: {rows.path} holds no text; set it to data/none")
+        return rows

@@ -101,6 +101,7 @@ def _unlabelled(prepare: dict[str, Any], train: dict[str, Any]) -> dict[str, Any
     return {
         "rows": prepare["unlabelled"]["rows"],
         "learnt": train["self_training"]["texts"],
+        "before": train["self_training"]["validation_before"],
         "sha256": sha256_of(PREPARED_DIR / "unlabelled.parquet"),
     }
 

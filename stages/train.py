@@ -172,7 +172,7 @@ def _train(
     tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
     open_checkpoints = partial(_checkpoints, params, runtime.checkpoint_every, durable_dir / "checkpoints")
-    earlier, learnt = None, {}
+    earlier, learnt = None, dict[str, Any]()
     if len(unlabelled):
         earlier = open_checkpoints("labelled rows alone") if first else None
         found = find_pseudo_labels(
@@ -211,6 +211,9 @@ def _train(
             written.remove()
     tracker.finish(metrics)
     best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
+    if learnt:
+        before = ", ".join(f"{name} {value}" for name, value in learnt["self_training"]["validation_before"].items())
+        print(f"the labelled rows alone: validation {before}")
     print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
 
 

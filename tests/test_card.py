@@ -83,9 +83,11 @@ def test_page_has_hashes_intervals_kinds_and_settings():
 
 
 def test_page_says_how_many_unlabelled_texts_were_learnt_from():
-    page = render(unlabelled={"rows": 9, "learnt": 7, "sha256": "u" * 64})
+    before = {"accuracy": 0.87, "macro_f1": 0.77, "log_loss": 0.37}
+    page = render(unlabelled={"rows": 9, "learnt": 7, "sha256": "u" * 64, "before": before})
     assert "| test | `" + "t" * 64 + "` | 10 |\n| unlabelled | `" + "u" * 64 + "` | 9 |\n\nA first training" in page
     assert "the second learnt from 7 of them" in page
+    assert "the first had accuracy 0.87, macro-F1 0.77, log-loss 0.37" in page
 
 
 def test_thresholds_are_shown_where_there_is_a_calibration():

@@ -100,10 +100,36 @@ def test_without_unlabelled_texts_their_table_is_empty_and_metrics_are_silent(sm
 
 
 def test_problems_of_unlabelled_rows_are_listed_with_those_of_the_others(small, write_csv):
-    write_csv("log.csv", ["text"], [["fold the mirror in"], [""]])
+    Path("log.jsonl").write_text('{"text": "fold the mirror in"}\n{"text": 7}\n')
     write_csv("raw.csv", ["text", "intent"], [*ROWS, ("open it", "")])
+    small(unlabelled_source="log.jsonl")
+    match = r"raw.csv, row 34: empty intent\n  log.jsonl, row 2: text must be a string, found int 7"
+    with pytest.raises(ValueError, match=match):
+        prepare.main()
+
+
+def test_unlabelled_rows_without_a_text_are_passed_over(small):
+    Path("log.jsonl").write_text('{"text": " "}\n{"text": null}\n{"text": "fold the mirror in"}\n')
+    small(unlabelled_source="log.jsonl")
+    prepare.main()
+    assert pq.read_table("data/prepared/unlabelled.parquet")["row"].to_pylist() == [3]
+
+
+def test_a_file_without_any_new_text_is_refused(small, write_csv):
     small(unlabelled_source="log.csv")
-    with pytest.raises(ValueError, match=r"raw.csv, row 34: empty intent\n  log.csv, row 3: empty text"):
+    write_csv("log.csv", ["text"], [])
+    with pytest.raises(ValueError, match="prepare.unlabelled_source: log.csv holds no text; set it to data/none"):
+        prepare.main()
+    write_csv("log.csv", ["text"], [["Open left window!"]])
+    with pytest.raises(ValueError, match="every text in log.csv is much like a labelled row"):
+        prepare.main()
+
+
+def test_unlabelled_texts_that_could_not_be_out_of_scope_are_refused(small, write_csv):
+    write_csv("log.csv", ["text"], [["fold the mirror in"]])
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, *((f"oddly unlike text {n} {n}", "oos") for n in "abcdefgh")])
+    small(unlabelled_source="log.csv", out_of_scope_intent="oos", out_of_scope_use="threshold")
+    with pytest.raises(ValueError, match="none of the texts in log.csv could be taken for 'oos'"):
         prepare.main()
 
 
