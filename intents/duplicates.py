@@ -69,6 +69,15 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float) -> IntArray:
     return first_of[groups][distinct_of]
 
 
+def unlike_known(texts: Sequence[str], known: Sequence[str], threshold: float) -> tuple[IntArray, IntArray]:
+    """Return the positions of the m `texts` that are no near-duplicate of a known one, (m,), and their groups, (m,)."""
+    if not len(texts):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    groups = near_duplicate_groups([*known, *texts], threshold)
+    (positions,) = np.nonzero(~np.isin(groups[len(known) :], groups[: len(known)]))
+    return positions, groups[len(known) + positions]
+
+
 def _group_distinct(texts: list[str], threshold: float) -> IntArray:
     num_bands, rows_per_band = _choose_bands(len(texts), threshold)
     groups: IntArray = np.arange(len(texts), dtype=np.int64)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from intents.checking import (
@@ -19,7 +18,7 @@ from intents.checking import (
     check_splits,
     is_official,
 )
-from intents.duplicates import near_duplicate_groups, normalise
+from intents.duplicates import near_duplicate_groups, normalise, unlike_known
 from intents.rows import SPLITS, RawRows, raise_problems
 from intents.splitting import stratified_group_split
 
@@ -125,10 +124,10 @@ def prepare(
 
 def _without_known(unlabelled: RawRows, known: Sequence[str], threshold: float) -> dict[str, list[Any]]:
     """Return the columns of those `unlabelled` texts, each once, that are no near-duplicate of a `known` one."""
-    groups = near_duplicate_groups([*known, *unlabelled.texts], threshold) if len(unlabelled) else np.zeros(0)
-    taken = set(groups[: len(known)].tolist())
-    first = {normalise(text): place for place, text in reversed(list(enumerate(unlabelled.texts)))}
-    chosen = [place for place in sorted(first.values()) if groups[len(known) + place] not in taken]
+    first: dict[str, int] = {}
+    for place in unlike_known(unlabelled.texts, known, threshold)[0].tolist():
+        first.setdefault(normalise(unlabelled.texts[place]), place)
+    chosen = first.values()
     return {
         "text": [unlabelled.texts[place] for place in chosen],
         "intent": [""] * len(chosen),

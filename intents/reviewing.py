@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.duplicates import near_duplicate_groups
+from intents.duplicates import unlike_known
 from intents.features import Features, with_words
 from intents.querying import most_worth_labelling
 from intents.review_files import MISLABELLED, NEIGHBOUR, UNLABELLED, ReviewRow, SourceRow
@@ -58,10 +58,8 @@ def _review(row: SourceRow, reason: str, suggested: str, confidence: float, neig
 
 def without_known(texts: Sequence[SourceRow], known: Sequence[str], threshold: float) -> tuple[list[SourceRow], Labels]:
     """Return the `texts` that are no near-duplicate of a known one, and their near-duplicate groups."""
-    groups = near_duplicate_groups([*known, *(row.text for row in texts)], threshold)
-    taken = set(groups[: len(known)].tolist())
-    kept = [(row, group) for row, group in zip(texts, groups[len(known) :].tolist(), strict=True) if group not in taken]
-    return [row for row, _ in kept], np.array([group for _, group in kept], dtype=np.int64)
+    positions, groups_n = unlike_known([row.text for row in texts], known, threshold)
+    return [texts[position] for position in positions], groups_n
 
 
 def review_unlabelled(

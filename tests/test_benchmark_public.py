@@ -198,7 +198,7 @@ def test_results_stand_beside_the_published_rows(tmp_path):
 
 @pytest.mark.parametrize("name", sets.SETS)
 def test_settings_of_every_set_are_known(name, default_params):
-    changes = run.read_params(run.HERE / f"{name}.yaml")
+    changes = run.settings_of(name)
     assert run.merge(default_params, changes, name)["prepare"]["intent_column"] == "label"
 
 

@@ -1,10 +1,7 @@
 """A training that is stopped goes on from its last checkpoint, and ends as one that never was."""
 
-import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -18,8 +15,7 @@ from intents.methods import build_trainee, finish
 from intents.trainer import IntentTrainer
 from intents.training import fine_tune
 from stages import train as stage
-from tests.conftest import REPOSITORY
-from tests.training_fixtures import INTENTS, PAD, model_settings, training_settings
+from tests.training_fixtures import INTENTS, PAD, model_settings, start_stage, training_settings
 
 pytest_plugins = ["tests.training_fixtures"]
 EVERY_STEP_S = 1e-9
@@ -131,15 +127,6 @@ def test_without_checkpoint_every_the_stage_keeps_none(inputs):
     assert not Path(".cache/checkpoints").exists()
 
 
-def start():
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "stages.train"],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def wait_for_training(process):
     for line in process.stdout:
         if line.startswith("train"):  # the progress bar, or the number of parameters
@@ -155,7 +142,7 @@ def outcome():
 def test_twenty_kills_at_random_moments_each_end_in_the_same_result(inputs):
     inputs("runtime", checkpoint_every=0.2)
     inputs("train", num_epochs=40, patience=40)
-    process = start()
+    process = start_stage()
     wait_for_training(process)
     started = time.monotonic()
     assert "resuming" not in process.communicate()[0]
@@ -167,7 +154,7 @@ def test_twenty_kills_at_random_moments_each_end_in_the_same_result(inputs):
     while num_kills < 20:
         for path in ("models/trained", "models/adapter"):  # as DVC does before it runs a stage
             shutil.rmtree(path, ignore_errors=True)
-        process = start()
+        process = start_stage()
         if random_.random() < 0.8:
             wait_for_training(process)
         time.sleep(random_.uniform(0, seconds / 3))
@@ -175,7 +162,7 @@ def test_twenty_kills_at_random_moments_each_end_in_the_same_result(inputs):
         num_kills += 1
         process.communicate()
         if random_.random() < 0.3 or num_kills == 20:
-            done = start()
+            done = start_stage()
             num_resumed += "resuming at step" in done.communicate()[0]
             assert outcome() == expected
             assert list(Path(".cache/checkpoints").iterdir()) == []

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +6,7 @@ import pytest
 
 from intents.self_training import PseudoLabels, surest, with_pseudo_labels
 from stages import train as stage
-from tests.conftest import REPOSITORY
-from tests.training_fixtures import INTENTS, write_split
+from tests.training_fixtures import INTENTS, start_stage, write_split
 
 pytest_plugins = ["tests.training_fixtures"]
 
@@ -69,11 +65,11 @@ def test_killed_in_the_second_training_it_goes_on_there_and_ends_in_the_same_cla
     inputs("train", num_epochs=1, pseudo_label_epochs=8, dropout=0.1)
     inputs("runtime", checkpoint_every=0.2)
     path = Path("models/trained/model.safetensors")
-    assert "resuming" not in start().communicate()[0]
+    assert "resuming" not in start_stage().communicate()[0]
     expected = path.read_bytes()
     path.unlink()
 
-    process = start()
+    process = start_stage()
     for line in process.stdout:  # until the second training has written a checkpoint
         if line.startswith("epoch 4"):
             break
@@ -81,16 +77,7 @@ def test_killed_in_the_second_training_it_goes_on_there_and_ends_in_the_same_cla
     process.communicate()
     assert not path.exists()
 
-    printed = start().communicate()[0]
+    printed = start_stage().communicate()[0]
     assert "resuming at step" in printed.partition("unlabelled texts")[2]
     assert path.read_bytes() == expected
     assert list(Path(".cache/checkpoints").iterdir()) == []
-
-
-def start():
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "stages.train"],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )

@@ -3,6 +3,9 @@
 A plugin that a test module names in `pytest_plugins`, and imports from (PYTEST_DONT_REWRITE).
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from intents.tables import with_facts, write_table
 from intents.tokenizing import SCHEMA
 from intents.trainer import TrainingSettings
 from intents.training import fine_tune
+from tests.conftest import REPOSITORY
 
 INTENTS = ["open", "close", "none"]
 PAD = 0
@@ -145,6 +149,16 @@ def stage_inputs(workspace, monkeypatch):
     workspace("tracking", report_to="none")
     workspace("train", precision="fp32", batch_size=8, freeze="none")
     return workspace
+
+
+def start_stage():
+    """Start the train stage in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "stages.train"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture

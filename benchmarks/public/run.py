@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.public.pipeline import Pipeline
 from benchmarks.public.results import INTRODUCTION, NAMES, Run, experiment_table, figures, per_cent, section, shown
-from benchmarks.public.sets import DATA_VARIABLE, SETS, missing_files, write_sources
+from benchmarks.public.sets import DATA_VARIABLE, SETS, WITH_UNLABELLED, missing_files, write_sources
 from intents.cli import run
 from intents.files import write_json, write_text
 from intents.params import read_params
@@ -54,6 +54,15 @@ def merge(params: Params, changes: Mapping[str, Any], where: str) -> Params:
                 raise ValueError(f"{where}: {section_name}.{name}: unknown setting; {section_name} has: {valid}")
             merged[section_name][name] = value
     return merged
+
+
+def settings_of(name: str) -> Params:
+    """Return what a set changes in params.yaml: what its file says, beside that of the set that it is like."""
+    changes: Params = read_params(HERE / f"{WITH_UNLABELLED.get(name, name)}.yaml")
+    if name in WITH_UNLABELLED:
+        for section_name, settings in read_params(HERE / f"{name}.yaml").items():
+            changes[section_name] = changes.get(section_name, {}) | settings
+    return changes
 
 
 def parse_changes(given: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -161,7 +170,7 @@ def main() -> None:
         if missing:
             print(f"{name} is skipped: there is no {missing[0]} (set {DATA_VARIABLE} to the folder that has it)")
             continue
-        changes = read_params(HERE / f"{name}.yaml")
+        changes = settings_of(name)
         params = merge(read_params(), changes, f"{name}.yaml")
         params = merge(params, parse_changes(arguments.changes), "-S")
         runs = []

@@ -20,9 +20,9 @@ SETS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "banking77-10-shot": BANKING77,
     "banking77-10-shot-unlabelled": BANKING77,
 }
-_10_SHOT = {"train": 10, "validation": 20}
-FEW_SHOT = {"banking77-10-shot": _10_SHOT, "banking77-10-shot-unlabelled": _10_SHOT}  # rows per intent, of train's
-UNLABELLED = ("banking77-10-shot-unlabelled",)  # the texts of train that were not drawn come along without labels
+FEW_SHOT = {"banking77-10-shot": {"train": 10, "validation": 20}}  # rows per intent, drawn from train
+# As a few-shot set, in sample and settings; the texts of train that were not drawn come along without labels.
+WITH_UNLABELLED = {"banking77-10-shot-unlabelled": "banking77-10-shot"}
 OFFICIAL_TRAIN_SHA256 = "0a3ecb72a9ca5f1ed4fcf06031f7a7d0dcf7e0adb484eff722c6025e0c761209"
 # Of the training rows that seeds 0 to 4 draw from it: another random generator would show here.
 SAMPLES_SHA256 = (
@@ -57,9 +57,10 @@ def write_sources(name: str, seed: int, folder: Path) -> dict[str, Path]:
 
     """
     rows = {split: [row for file in files for row in _read(data_dir() / file)] for split, files in SETS[name].items()}
-    if name in FEW_SHOT:
-        drawn = draw(rows["train"], FEW_SHOT[name], seed)
-        if name in UNLABELLED:
+    num_per_intent = FEW_SHOT.get(WITH_UNLABELLED.get(name, name))
+    if num_per_intent:
+        drawn = draw(rows["train"], num_per_intent, seed)
+        if name in WITH_UNLABELLED:
             taken = {row["text"] for drawn_rows in drawn.values() for row in drawn_rows}
             rows["unlabelled"] = [{"text": row["text"]} for row in rows["train"] if row["text"] not in taken]
         rows |= drawn
@@ -67,7 +68,7 @@ def write_sources(name: str, seed: int, folder: Path) -> dict[str, Path]:
     paths = {split: folder / f"{split}.csv" for split in rows}
     for split, path in paths.items():
         write_csv(path, rows[split], COLUMNS if split != "unlabelled" else COLUMNS[:1])
-    if name in FEW_SHOT:
+    if num_per_intent:
         _check_sample(paths["train"], seed)
     return {f"data/public/{split}.csv": path for split, path in paths.items()}
 
