@@ -1,4 +1,4 @@
-"""The classifier: any transformers encoder, mean pooling, features of fixed length, a linear head.
+"""The classifier: any transformers encoder, one vector per text, scaled to a fixed length, a linear head.
 
 Importing this module registers the architecture, so that transformers' AutoModelForSequenceClassification and
 pipeline("text-classification") open its checkpoints without remote code.
@@ -19,14 +19,17 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 
+from intents.first_token import shorten_last_layer
+
 
 class IntentClassifierConfig(PreTrainedConfig):
-    """Configuration: the encoder's own, and the length to which the pooled features are scaled."""
+    """Configuration: the encoder's own, how its states are pooled, and the length that the features are scaled to."""
 
     model_type = "intent-classifier"
     sub_configs_defaults = {"encoder": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
     encoder: Any = None  # the encoder's configuration, or its dict
+    pooling: str = "mean"  # of the last hidden states of all tokens, or "first": that of the first token
     feature_scale: float = 10.0
 
 
@@ -40,10 +43,11 @@ class IntentClassifierOutput(ModelOutput):
 
 
 class IntentClassifier(PreTrainedModel):
-    """Mean of the encoder's last hidden states over the text's tokens, scaled to length `feature_scale`, linear head.
+    """The encoder's last hidden states as one vector, scaled to length `feature_scale`, and a linear head.
 
-    Mean pooling and the fixed length follow Reimers and Gurevych 2019 (Sentence-BERT) and Wang et al. 2017
-    (NormFace): with features pretrained for cosine similarity they beat the [CLS] pooler on short texts.
+    The vector is their mean over the text's tokens, or the state of the first token, as `pooling` says. Mean pooling
+    and the fixed length follow Reimers and Gurevych 2019 (Sentence-BERT) and Wang et al. 2017 (NormFace): with features
+    pretrained for cosine similarity they beat the [CLS] pooler on short texts.
     """
 
     config_class = IntentClassifierConfig
@@ -55,15 +59,24 @@ class IntentClassifier(PreTrainedModel):
     def __init__(self, config: IntentClassifierConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.encoder = AutoModel.from_config(config.encoder, **_without_pooler(config.encoder))
+        self.set_encoder(AutoModel.from_config(config.encoder, **_without_pooler(config.encoder)))
         self.classifier = nn.Linear(config.encoder.hidden_size, config.num_labels)
         self.post_init()
 
+    def set_encoder(self, encoder: PreTrainedModel) -> None:
+        """Put `encoder` beneath the head."""
+        self.encoder = encoder
+        if self.config.pooling == "first":
+            shorten_last_layer(encoder)
+
     def pool(self, hidden_btd: torch.Tensor, mask_bt: torch.Tensor) -> torch.Tensor:
         """Return one feature vector per text, (b, d), of length `feature_scale`."""
-        weights_bt1 = mask_bt.unsqueeze(-1).to(hidden_btd.dtype)
-        mean_bd = (hidden_btd * weights_bt1).sum(1) / weights_bt1.sum(1).clamp(min=1)
-        return nn.functional.normalize(mean_bd.float(), dim=-1) * self.config.feature_scale
+        if self.config.pooling == "first":
+            pooled_bd = hidden_btd[:, 0]
+        else:
+            weights_bt1 = mask_bt.unsqueeze(-1).to(hidden_btd.dtype)
+            pooled_bd = (hidden_btd * weights_bt1).sum(1) / weights_bt1.sum(1).clamp(min=1)
+        return nn.functional.normalize(pooled_bd.float(), dim=-1) * self.config.feature_scale
 
     def forward(
         self,
@@ -86,7 +99,7 @@ class IntentClassifier(PreTrainedModel):
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """Return the argument that leaves out the [CLS] pooler, which mean pooling never uses, where there is one."""
+    """Return the argument that leaves out the [CLS] pooler, which this head never uses, where there is one."""
     model_class = transformers.MODEL_MAPPING[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
@@ -94,7 +107,7 @@ def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
 def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, feature_scale: float) -> PreTrainedModel:
     """Return an untrained classifier of `intents` on the pretrained encoder in `encoder_dir`, in fp32.
 
-    `head` is "mean" (IntentClassifier) or "native" (the architecture's own classification head).
+    `head` is "mean" or "first" (the pooling of IntentClassifier), or "native" (the architecture's own head).
     """
     names = {"id2label": dict(enumerate(intents)), "label2id": {intent: i for i, intent in enumerate(intents)}}
     if head == "native":
@@ -107,9 +120,13 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
         )
     else:
         encoder_config = AutoConfig.from_pretrained(encoder_dir, trust_remote_code=False)
-        model = IntentClassifier(IntentClassifierConfig(encoder=encoder_config, feature_scale=feature_scale, **names))
-        model.encoder = AutoModel.from_pretrained(
-            encoder_dir, trust_remote_code=False, dtype=torch.float32, **_without_pooler(encoder_config)
+        model = IntentClassifier(
+            IntentClassifierConfig(encoder=encoder_config, pooling=head, feature_scale=feature_scale, **names)
+        )
+        model.set_encoder(
+            AutoModel.from_pretrained(
+                encoder_dir, trust_remote_code=False, dtype=torch.float32, **_without_pooler(encoder_config)
+            )
         )
     model.config.problem_type = "single_label_classification"
     return model

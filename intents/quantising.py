@@ -41,7 +41,7 @@ def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequenc
     `texts` are token ids of typical texts, which show how large activations are.
     """
     model = onnx.load(source)
-    names = _products(model)
+    names = products(model)
     in_blocks = set(names[: int(_SHARE_IN_BLOCKS[recipe] * len(names))])
     whole = set(names) - in_blocks
     if whole:
@@ -57,7 +57,7 @@ def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequenc
     onnx.save(model, target)
 
 
-def _products(model: onnx.ModelProto) -> list[str]:
+def products(model: onnx.ModelProto) -> list[str]:
     """Return the names of the matrix products with constant weights, in their order."""
     tables = {table.name for table in model.graph.initializer if len(table.dims) == 2}
     return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in tables]

@@ -18,6 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from intents.absorbing import Constants, store
+
 BELOW_ZERO = 0.25  # how far, relative to a token's largest value, GELU and its like reach below 0, and a little more
 _FEW = 1e-3  # share of the tokens that may reach further
 _STRENGTH = 0.7  # share of an activation's range that the weights take over: alpha of SmoothQuant, chosen on validation
@@ -118,12 +120,13 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
     The graph computes what it did before.
     """
     biases = _own_biases(model, names)
-    tables = {table.name: table for table in model.graph.initializer}
+    constants = Constants(model)
+    tables = constants.tables
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         if node.name in names:
             readers.setdefault(node.input[0], []).append(node)
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         source = node.input[0] if node.name in names else ""
         if source in readers:
@@ -131,15 +134,18 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
             middles_d = (before.lows_d + before.highs_d) / 2
             weights = [numpy_helper.to_array(tables[reader.input[1]]) for reader in readers[source]]
             scales_d = _scales(before.highs_d - middles_d, weights)
-            moving = _moving(model, source, middles_d, scales_d)
-            nodes += moving
-            smoothed = moving[-1].output[0]
+            smoothed = source
+            at = {reader.name for reader in readers[source]}
+            if not constants.move_and_scale(source, at, middles_d, scales_d):
+                if not constants.move(source, at, middles_d):
+                    smoothed = _add_step(model, nodes, "Sub", smoothed, middles_d)
+                smoothed = _add_step(model, nodes, "Mul", smoothed, 1 / scales_d)
             activations[smoothed] = before.moved(middles_d, scales_d)
             for reader, table_de in zip(readers.pop(source), weights, strict=True):
                 reader.input[0] = smoothed
-                _store(tables[reader.input[1]], table_de * scales_d[:, None])
+                store(tables[reader.input[1]], table_de * scales_d[:, None])
                 bias = tables[biases[reader.name]]
-                _store(bias, numpy_helper.to_array(bias) + middles_d @ table_de)
+                store(bias, numpy_helper.to_array(bias) + middles_d @ table_de)
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -182,21 +188,14 @@ def _own_biases(model: onnx.ModelProto, names: set[str]) -> dict[str, str]:
     return found
 
 
-def _moving(
-    model: onnx.ModelProto, source: str, middles_d: NDArray[np.float64], scales_d: NDArray[np.float64]
-) -> list[onnx.NodeProto]:
-    """Return the nodes that subtract `middles_d` from `source` and divide by `scales_d`."""
-    for name, values_d in (("middles", middles_d), ("factors", 1 / scales_d)):
-        model.graph.initializer.append(numpy_helper.from_array(values_d.astype(np.float32), f"{source}_{name}"))
-    centred, smoothed = f"{source}_centred", f"{source}_smooth"
-    return [
-        helper.make_node("Sub", [source, f"{source}_middles"], [centred], centred),
-        helper.make_node("Mul", [centred, f"{source}_factors"], [smoothed], smoothed),
-    ]
-
-
-def _store(table: onnx.TensorProto, values: NDArray[np.float64]) -> None:
-    table.CopyFrom(numpy_helper.from_array(values.astype(np.float32), table.name))
+def _add_step(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], operator: str, source: str, values_d: NDArray[np.float64]
+) -> str:
+    """Append to `nodes` the `operator` of `source` and `values_d`, and return its result's name."""
+    result = f"{source}_{operator.lower()}"
+    model.graph.initializer.append(numpy_helper.from_array(values_d.astype(np.float32), f"{result}_values"))
+    nodes.append(helper.make_node(operator, [source, f"{result}_values"], [result], result))
+    return result
 
 
 def _scales(peaks_d: NDArray[np.float64], tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:

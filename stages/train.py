@@ -45,7 +45,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "numpy", "peft", "bitsandbyte
 class TrainParams(Params):
     """Section `train` of params.yaml."""
 
-    head: Literal["mean", "native"]
+    head: Literal["mean", "first", "native"]
     feature_scale: float = Field(gt=0)
     method: Literal["full", "lora", "qlora"]
     freeze: Literal["none", "embeddings"] | Annotated[int, Field(ge=1)]
@@ -90,7 +90,7 @@ class TrainParams(Params):
     @classmethod
     def _has_features_to_contrast(cls, weight: float, info: ValidationInfo) -> float:
         if weight and info.data.get("head") == "native":
-            raise ValueError("Must be 0 with train.head=native: the loss works on the features of head=mean")
+            raise ValueError("Must be 0 with train.head=native: the loss works on the features of the other heads")
         return weight
 
 

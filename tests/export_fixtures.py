@@ -64,8 +64,9 @@ def tiny_classifier(architecture: str, head: str, num_labels: int = len(INTENTS)
     torch.manual_seed(0)
     names = dict(enumerate([*INTENTS, *map(str, range(num_labels))][:num_labels]))
     labels = {name: label for label, name in names.items()}
-    if head == "mean":
-        return IntentClassifier(IntentClassifierConfig(encoder=config, id2label=names, label2id=labels)).eval()
+    if head != "native":
+        settings = IntentClassifierConfig(encoder=config, pooling=head, id2label=names, label2id=labels)
+        return IntentClassifier(settings).eval()
     config.id2label, config.label2id = names, labels
     return AutoModelForSequenceClassification.from_config(config).eval()
 

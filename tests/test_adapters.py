@@ -17,7 +17,7 @@ from tests.training_fixtures import ADAPTERS, INTENTS, PAD, Trained, model_setti
 pytest_plugins = ["tests.training_fixtures"]
 
 
-@pytest.fixture(scope="module", params=[(method, head) for method in ADAPTERS for head in ("mean", "native")])
+@pytest.fixture(scope="module", params=[(method, head) for method in ADAPTERS for head in ("mean", "first", "native")])
 def done(request, families, splits, tmp_path_factory):
     """A classifier trained with each adapter and head. Never change it."""
     return Trained(families["bert"], splits, tmp_path_factory.mktemp("trained") / "adapter", *request.param)

@@ -42,6 +42,7 @@ def public_data(tmp_path, monkeypatch):
     for split, num_rows in (("train", 40), ("validation", 12), ("test", 12)):
         write_rows(folder / f"clinc150/{split}.csv", ["a", "b"], num_rows, chance)
         write_rows(folder / f"clinc150/oos_{split}.csv", ["oos"], num_rows, chance)
+    write_rows(folder / "clinc150/variants/oos_train_plus.csv", ["oos"], 100, chance)
     for split, num_rows in (("train", 40), ("test", 12)):
         write_rows(folder / f"banking77/{split}.csv", ["a", "b"], num_rows, chance)
     monkeypatch.setenv(sets.DATA_VARIABLE, str(folder))
@@ -160,6 +161,17 @@ def test_texts_that_were_not_drawn_come_along_without_labels(tmp_path, public_da
     assert read_rows(sources["data/public/unlabelled.csv"])[0].keys() == {"text"}
     every = [row["text"] for row in read_rows(public_data / "banking77/train.csv")]
     assert sorted([*unlabelled, *texts["data/public/train.csv"], *texts["data/public/validation.csv"]]) == sorted(every)
+
+
+def test_more_out_of_scope_rows_replace_those_of_train_alone(tmp_path, public_data):
+    plus, usual = (sets.write_sources(name, 0, tmp_path / name) for name in ("clinc150-oos-plus", "clinc150"))
+    for split in ("validation", "test"):
+        assert plus[f"data/public/{split}.csv"].read_bytes() == usual[f"data/public/{split}.csv"].read_bytes()
+    found, known = (read_rows(paths["data/public/train.csv"]) for paths in (plus, usual))
+    assert [row for row in found if row["label"] != "oos"] == [row for row in known if row["label"] != "oos"]
+    out_of_scope = [row for row in found if row["label"] == "oos"]
+    assert out_of_scope == read_rows(public_data / "clinc150/variants/oos_train_plus.csv")
+    assert run.settings_of("clinc150-oos-plus")["prepare"] == run.settings_of("clinc150")["prepare"]
 
 
 def test_committed_samples_are_those_that_are_drawn(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training import run
-from benchmarks.training.flops import EncoderShape, head_parameters, training_flops
+from benchmarks.training.flops import EncoderShape, training_flops
 from benchmarks.training.report import chosen, end_to_end, figures, section
 from benchmarks.training.sets import DATA_VARIABLE, find_set
 from benchmarks.training.timeline import Timeline, WorkCounter, time_to_accuracy
@@ -23,21 +23,22 @@ def test_operations_are_those_of_the_formula():
     # One text of 10 tokens, by hand. A layer's matrices: 4 x 32 x 32 + 2 x 32 x 64 = 8,192 parameters.
     product, attention = 2 * 10 * 8192, 2 * 2 * 10 * 10 * 32
     everything = 2 * 3 * (product + attention) + 6 * 3 * 32
-    assert training_flops([10], SHAPE, head_parameters(32, 3, "mean")) == everything
+    assert training_flops([10], SHAPE, "mean", 3) == everything
     first_inputs = 2 * 10 * 3 * 32 * 32  # gradient of the inputs of query, key and value, which nothing needs
-    assert training_flops([10], SHAPE, 96, freeze="embeddings") == everything - first_inputs
-    assert training_flops([10], SHAPE, 96, freeze=1) == everything - 2 * (product + attention) - first_inputs
-    assert training_flops([10, 10], SHAPE, 96) == 2 * everything
+    assert training_flops([10], SHAPE, "mean", 3, freeze="embeddings") == everything - first_inputs
+    assert training_flops([10], SHAPE, "mean", 3, freeze=1) == everything - 2 * (product + attention) - first_inputs
+    assert training_flops([10, 10], SHAPE, "mean", 3) == 2 * everything
 
 
+@pytest.mark.parametrize("head", ["mean", "first"])
 @pytest.mark.parametrize("lowest", ["none", "embeddings", 1])
-def test_operations_are_those_that_torch_counts(families, lowest):
-    model = build_classifier(families["bert"], INTENTS, "mean", 10.0)
+def test_operations_are_those_that_torch_counts(families, lowest, head):
+    model = build_classifier(families["bert"], INTENTS, head, 10.0)
     model.set_attn_implementation("eager")
     freeze(model, lowest)
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.arange(4, 14)[None], labels=torch.tensor([0])).loss.backward()
-    assert training_flops([10], SHAPE, head_parameters(32, 3, "mean"), lowest) == counter.get_total_flops()
+    assert training_flops([10], SHAPE, head, 3, lowest) == counter.get_total_flops()
 
 
 def test_an_adapter_spares_the_gradients_of_the_weights_beneath(families):
@@ -50,7 +51,7 @@ def test_an_adapter_spares_the_gradients_of_the_weights_beneath(families):
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.arange(4, 14)[None], labels=torch.tensor([0])).loss.backward()
     adapter = 2 * (4 * 2 * 32 * 4 + 2 * (32 + 64) * 4)  # rank 4 beside every matrix of both layers
-    found = training_flops([10], SHAPE, head_parameters(32, 3, "mean"), adapter_parameters=adapter)
+    found = training_flops([10], SHAPE, "mean", 3, adapter_parameters=adapter)
     product, attention = 2 * 10 * 8192, 4 * 10 * 10 * 32
     assert found == 2 * (2 * product + 3 * attention) - 2 * 10 * 3 * 32**2 + 6 * 10 * adapter + 6 * 96
     assert found == pytest.approx(counter.get_total_flops(), rel=0.02)

@@ -7,7 +7,7 @@ from intents.classifier import build_classifier, freeze, load_classifier, set_dr
 INTENTS = ["open", "close", "none"]
 
 
-@pytest.fixture(params=["mean", "native"])
+@pytest.fixture(params=["mean", "first", "native"])
 def classifier(request, tiny_encoder):
     torch.manual_seed(0)
     return build_classifier(tiny_encoder, INTENTS, request.param, feature_scale=10.0).eval()
@@ -25,8 +25,7 @@ def test_a_saved_classifier_answers_as_before_and_knows_its_intents(classifier, 
     assert [loaded.config.id2label[label] for label in range(3)] == INTENTS
 
 
-def test_padding_changes_no_answer(tiny_encoder):
-    classifier = build_classifier(tiny_encoder, INTENTS, "mean", feature_scale=10.0).eval()
+def test_padding_changes_no_answer(classifier):
     ids = torch.tensor([[2, 7, 9, 3]])
     padded = torch.tensor([[2, 7, 9, 3, 0, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
@@ -34,8 +33,9 @@ def test_padding_changes_no_answer(tiny_encoder):
     torch.testing.assert_close(classifier(input_ids=padded, attention_mask=mask).logits, alone, atol=1e-5, rtol=0)
 
 
-def test_features_have_the_length_of_the_setting(tiny_encoder):
-    classifier = build_classifier(tiny_encoder, INTENTS, "mean", feature_scale=4.0)
+@pytest.mark.parametrize("head", ["mean", "first"])
+def test_features_have_the_length_of_the_setting(tiny_encoder, head):
+    classifier = build_classifier(tiny_encoder, INTENTS, head, feature_scale=4.0)
     features = classifier.pool(torch.randn(5, 6, 32), torch.ones(5, 6))
     torch.testing.assert_close(features.norm(dim=-1), torch.full((5,), 4.0))
 

@@ -43,7 +43,7 @@ def answer(path, batch):
     return onnxruntime.InferenceSession(path).run(None, batch)[0]
 
 
-@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize("head", ["mean", "first", "native"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gate(tmp_path, architecture, head):
     model = tiny_classifier(architecture, head)

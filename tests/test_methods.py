@@ -29,7 +29,7 @@ def train(families, splits, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["full", *ADAPTERS])
-@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize("head", ["mean", "first", "native"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkpoint(
     train, splits, tmp_path, family, head, method
@@ -98,7 +98,7 @@ def test_an_evaluation_leaves_qloras_gradients_alone(build, families, splits):
 
 
 @pytest.mark.parametrize("method", ["full", *ADAPTERS])
-@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize("head", ["mean", "first", "native"])
 def test_gradient_checkpointing_recomputes_and_changes_nothing(train, splits, head, method):
     plain, recomputed = (train(method, head=head, gradient_checkpointing=chosen, num_epochs=1) for chosen in (0, 1))
     torch.testing.assert_close(plain.logits(plain.shipped, splits), recomputed.logits(recomputed.shipped, splits))

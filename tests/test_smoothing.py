@@ -95,11 +95,11 @@ def test_smoothing_centres_and_levels_what_the_products_read(graph):
     names = {"product_q", "product_k"}
     seen = watch_activations(graph, names, [[4, 9], [30]])
     smooth(graph, names, seen)
-    after = watch_activations(graph, names, [[4, 9], [30]])["features_smooth"]
+    after = watch_activations(graph, names, [[4, 9], [30]])["features_sub_mul"]
     np.testing.assert_allclose(after.highs_d, -after.lows_d, rtol=1e-3, atol=1e-4)
     before = (seen["features"].highs_d - seen["features"].lows_d) / 2
     assert after.highs_d.max() / np.median(after.highs_d) < 0.2 * before.max() / np.median(before)
-    noted = seen["features_smooth"]
+    noted = seen["features_sub_mul"]
     np.testing.assert_allclose(noted.highs_d, after.highs_d, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(noted.sums_d, after.sums_d, rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(noted.moments_dd, after.moments_dd, rtol=1e-3, atol=1e-2)
@@ -167,7 +167,7 @@ def test_weights_that_two_inputs_share_are_not_smoothed(graph, tmp_path):
     quantise(tmp_path / "model.onnx", tmp_path / "tokens.onnx", "tokens", [[4, 9, 30], [7, 8]])
     model = onnx.load(tmp_path / "tokens.onnx")
     made = {name for node in model.graph.node for name in node.output}
-    assert "features_smooth" in made  # for the other weights that read it
+    assert "features_sub_mul" in made  # for the other weights that read it
     assert "both_smooth" not in made
     assert sum(table.name == "q_int8" for table in model.graph.initializer) == 1
     want = logits_of(graph)

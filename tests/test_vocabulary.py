@@ -19,7 +19,7 @@ def texts(tmp_path):
     return TokenizedTexts(tmp_path / "train.parquet")
 
 
-@pytest.fixture(params=["mean", "native"])
+@pytest.fixture(params=["mean", "first", "native"])
 def classifier(request, tiny_encoder):
     torch.manual_seed(0)
     return build_classifier(tiny_encoder, INTENTS, request.param, feature_scale=10.0)

@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.public.pipeline import Pipeline
 from benchmarks.public.results import INTRODUCTION, NAMES, Run, experiment_table, figures, per_cent, section, shown
-from benchmarks.public.sets import DATA_VARIABLE, SETS, WITH_UNLABELLED, missing_files, write_sources
+from benchmarks.public.sets import DATA_VARIABLE, LIKE, SETS, missing_files, write_sources
 from intents.cli import run
 from intents.files import write_json, write_text
 from intents.params import read_params
@@ -58,8 +58,8 @@ def merge(params: Params, changes: Mapping[str, Any], where: str) -> Params:
 
 def settings_of(name: str) -> Params:
     """Return what a set changes in params.yaml: what its file says, beside that of the set that it is like."""
-    changes: Params = read_params(HERE / f"{WITH_UNLABELLED.get(name, name)}.yaml")
-    if name in WITH_UNLABELLED:
+    changes: Params = read_params(HERE / f"{LIKE.get(name, name)}.yaml")
+    if name in LIKE:
         for section_name, settings in read_params(HERE / f"{name}.yaml").items():
             changes[section_name] = changes.get(section_name, {}) | settings
     return changes

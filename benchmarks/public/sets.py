@@ -12,17 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA_VARIABLE = "INTENTS_PUBLIC_DATA"
 COLUMNS = ("text", "label")
 BANKING77 = {"train": ["banking77/train.csv"], "test": ["banking77/test.csv"]}
+CLINC150 = {split: [f"clinc150/{split}.csv", f"clinc150/oos_{split}.csv"] for split in ("train", "validation", "test")}
 SETS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "banking77": BANKING77,
-    "clinc150": {
-        split: [f"clinc150/{split}.csv", f"clinc150/oos_{split}.csv"] for split in ("train", "validation", "test")
-    },
+    "clinc150": CLINC150,
+    "clinc150-oos-plus": CLINC150 | {"train": ["clinc150/train.csv", "clinc150/variants/oos_train_plus.csv"]},
     "banking77-10-shot": BANKING77,
     "banking77-10-shot-unlabelled": BANKING77,
 }
 FEW_SHOT = {"banking77-10-shot": {"train": 10, "validation": 20}}  # rows per intent, drawn from train
-# As a few-shot set, in sample and settings; the texts of train that were not drawn come along without labels.
-WITH_UNLABELLED = {"banking77-10-shot-unlabelled": "banking77-10-shot"}
+WITH_UNLABELLED = {"banking77-10-shot-unlabelled"}  # the texts of train that were not drawn come along without labels
+# Like another set in its sample and settings, but for what its own file says.
+LIKE = {"banking77-10-shot-unlabelled": "banking77-10-shot", "clinc150-oos-plus": "clinc150"}
 OFFICIAL_TRAIN_SHA256 = "0a3ecb72a9ca5f1ed4fcf06031f7a7d0dcf7e0adb484eff722c6025e0c761209"
 # Of the training rows that seeds 0 to 4 draw from it: another random generator would show here.
 SAMPLES_SHA256 = (
@@ -57,7 +58,7 @@ def write_sources(name: str, seed: int, folder: Path) -> dict[str, Path]:
 
     """
     rows = {split: [row for file in files for row in _read(data_dir() / file)] for split, files in SETS[name].items()}
-    num_per_intent = FEW_SHOT.get(WITH_UNLABELLED.get(name, name))
+    num_per_intent = FEW_SHOT.get(LIKE.get(name, name))
     if num_per_intent:
         drawn = draw(rows["train"], num_per_intent, seed)
         if name in WITH_UNLABELLED:

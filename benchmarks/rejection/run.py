@@ -50,7 +50,7 @@ def score_split(checkpoint: Path, tokenized: Path) -> tuple[NDArray[np.int64], F
             del inputs["labels"]
             output = model(**inputs)
             if "features" not in output:
-                raise ValueError(f"{checkpoint} has a head that shows no features; train with train.head: mean")
+                raise ValueError(f"{checkpoint} has a head that shows no features: train with another train.head")
             logits.append(output.logits.double().numpy())
             features.append(torch.nn.functional.normalize(output.features.double(), dim=-1).numpy())
     back = np.argsort(order)

@@ -10,7 +10,7 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel
 
-from benchmarks.training.flops import EncoderShape, head_parameters, training_flops
+from benchmarks.training.flops import EncoderShape, training_flops
 from benchmarks.training.jobs import Job
 from benchmarks.training.timeline import Timeline
 from intents.allocation import keep_freed_memory
@@ -54,10 +54,13 @@ def train_pipeline(job: Job, params: Mapping[str, Any]) -> dict[str, Any]:
     with timeline.follow():
         result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, report)
     fine_tune_s = time.perf_counter() - started
-    config = trainee.model.base_model.config
-    head = head_parameters(config.hidden_size, len(intents), model_settings.head)
     flops = training_flops(
-        train.lengths, EncoderShape.of(config), head, model_settings.freeze, _adapter_parameters(trainee.model)
+        train.lengths,
+        EncoderShape.of(trainee.model.base_model.config),
+        model_settings.head,
+        len(intents),
+        model_settings.freeze,
+        _adapter_parameters(trainee.model),
     )
     return {
         **timeline.as_dict(),

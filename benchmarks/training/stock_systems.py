@@ -16,7 +16,7 @@ from transformers import (
     default_data_collator,
 )
 
-from benchmarks.training.flops import EncoderShape, head_parameters, training_flops
+from benchmarks.training.flops import EncoderShape, training_flops
 from benchmarks.training.jobs import Job
 from benchmarks.training.timeline import Timeline, WorkCounter
 from intents.batching import TokenizedTexts
@@ -100,7 +100,7 @@ def _train(
         )
         with timeline.follow():
             trainer.train()
-    shape, head = EncoderShape.of(model.config), head_parameters(model.config.hidden_size, len(intents), "native")
+    flops = training_flops(train.lengths, EncoderShape.of(model.config), "native", len(intents))
     return {
         **timeline.as_dict(),
         "steady_step_s": timeline.steady_step_s(warm_up),
@@ -108,7 +108,7 @@ def _train(
         "texts_per_step": work.texts / len(timeline.steps_s),
         "useful_tokens_per_text": work.useful_tokens / work.texts,
         "padding_share": work.padding_share,
-        "gflop_per_text": training_flops(train.lengths, shape, head) / len(train) / 1e9,
+        "gflop_per_text": flops / len(train) / 1e9,
         "final_accuracy": timeline.evaluations[-1].accuracy if timeline.evaluations else None,
         "num_validation": len(trainer.eval_dataset),
         "num_validation_all": len(validation),
