@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 
 from intents.deciding import acts, decide, softmax
 from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
+from intents.huge_pages import huge_pages as on_huge_pages
 
 _OPTIMISATION = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -52,6 +53,7 @@ class IntentClassifier:
         num_threads: int = 1,
         arena: bool = True,
         optimisation: Literal["none", "basic", "extended", "all"] = "all",
+        huge_pages: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
         verify: bool = False,
     ) -> "IntentClassifier":
@@ -63,6 +65,7 @@ class IntentClassifier:
             num_threads: threads of one answer; 1 starts none.
             arena: keep freed memory for the next text (faster) or give it back (less resident memory).
             optimisation: how far onnxruntime rewrites the graph at start-up; more starts later and answers sooner.
+            huge_pages: put the weights on huge pages, where Linux has them: starts a little later and answers sooner.
             cache_dir: keep the rewritten graph in this folder, and start from it the next time.
             verify: compare the files' SHA-256 with those noted at export; without it, only their sizes.
 
@@ -80,16 +83,14 @@ class IntentClassifier:
         settings = read_settings(folder)
         for name in (MODEL_FILES[variant], TOKENIZER_FILE):
             check_file(folder / name, settings.files.get(name), verify)
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise damaged(folder / TOKENIZER_FILE, error) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3  # what goes wrong is raised; the rest is not for the user
-        session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cache_dir)
+        with on_huge_pages(huge_pages):
+            tokenizer = _open_tokenizer(folder / TOKENIZER_FILE)
+            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cache_dir)
         return cls(settings, tokenizer, session)
 
     @property
@@ -143,6 +144,13 @@ def _check_texts(texts: Sequence[str]) -> None:
             raise ValueError(f"texts[{row}] must be a text, got {type(text).__name__} {text!r}")
         if not text.strip():
             raise ValueError(f"texts[{row}] is empty: leave it out, there is nothing to recognise")
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise damaged(path, error) from None
 
 
 def _open_session(

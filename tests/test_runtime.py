@@ -76,6 +76,7 @@ def test_no_texts_get_no_answers(folder):
     [
         {"num_threads": 2},
         {"arena": False},
+        {"huge_pages": False},
         {"optimisation": "none"},
         {"optimisation": "basic"},
         {"verify": True},
