@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 
-from intents.first_token import shorten_last_layer
+from intents.first_token import check_first_token, shorten_last_layer
 
 
 class IntentClassifierConfig(PreTrainedConfig):
@@ -128,6 +128,8 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
                 encoder_dir, trust_remote_code=False, dtype=torch.float32, **_without_pooler(encoder_config)
             )
         )
+        if head == "first":
+            check_first_token(model.encoder)
     model.config.problem_type = "single_label_classification"
     return model
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from intents.attention import trainable_attention
 from intents.classifier import build_classifier
@@ -91,3 +91,11 @@ def test_gradient_checkpointing_teaches_the_same(families):
         model(**INPUTS).logits.square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_decoder_whose_first_token_sees_itself_alone_is_refused(tmp_path):
+    sizes = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 40}
+    AutoModel.from_config(AutoConfig.for_model("gpt2", **sizes)).save_pretrained(tmp_path)
+    build_classifier(tmp_path, INTENTS, "mean", 10.0)
+    with pytest.raises(ValueError, match="train.head=first: in gpt2 models the first token does not see those"):
+        build_classifier(tmp_path, INTENTS, "first", 10.0)
