@@ -57,7 +57,8 @@ def _forward(
     **kwargs: Any,
 ) -> torch.Tensor:
     attention = layer.attention.self
-    first_b1d = hidden_btd[:, :1]
+    # As a view it would be multiplied in another way by weights that are trained than by those that are not.
+    first_b1d = hidden_btd[:, :1].contiguous()
     query_bh1w, key_bhtw, value_bhtw = (
         projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
         for projected in (attention.query(first_b1d), attention.key(hidden_btd), attention.value(hidden_btd))
