@@ -15,7 +15,7 @@ from intents.batching import TokenizedTexts
 from intents.params import read_params
 from intents.tables import write_table
 from tests.conftest import REPOSITORY
-from tests.training_fixtures import INTENTS
+from tests.training_fixtures import INTENTS, write_split
 
 pytest_plugins = ["tests.training_fixtures"]
 SHAPE = EncoderShape(num_layers=2, hidden=32, intermediate=64)
@@ -126,6 +126,7 @@ def repository(data_dir, encoder_dir, workspace, monkeypatch):
     Path("models").mkdir()
     Path("models/encoder").symlink_to(encoder_dir)
     Path("data").symlink_to(data_dir)
+    write_split(Path("data/tokenized/unlabelled.parquet"), 0, 2)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("GIT_DIR", str(REPOSITORY / ".git"))
     return workspace
