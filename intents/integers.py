@@ -16,7 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from intents.smoothing import BELOW_ZERO, Activations, following_sums
+from intents.absorbing import following_sums
+from intents.smoothing import BELOW_ZERO, Activations
 
 DOMAIN = "com.microsoft"  # of onnxruntime's own operators
 _LARGEST_WEIGHT = 63  # 7 bits: x86 processors without VNNI saturate the sums of 8-bit products

@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from intents.absorbing import Constants, store
+from intents.absorbing import Constants, following_sums, store
 
 BELOW_ZERO = 0.25  # how far, relative to a token's largest value, GELU and its like reach below 0, and a little more
 _FEW = 1e-3  # share of the tokens that may reach further
@@ -149,23 +149,6 @@ def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activ
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def following_sums(model: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, str]]:
-    """Return for each product that only a sum with a constant vector reads: that sum and the vector's name."""
-    tables = {table.name: table for table in model.graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    found = {}
-    for node in model.graph.node:
-        following = readers.get(node.output[0], []) if node.op_type == "MatMul" else []
-        if len(following) == 1 and following[0].op_type == "Add":
-            others = [name for name in following[0].input if name != node.output[0]]
-            if others and others[0] in tables and len(tables[others[0]].dims) == 1:
-                found[node.name] = (following[0], others[0])
-    return found
 
 
 def _own_biases(model: onnx.ModelProto, names: set[str]) -> dict[str, str]:

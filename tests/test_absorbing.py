@@ -57,7 +57,7 @@ def test_a_smoothed_encoder_computes_the_same(exported, architecture, head):
     np.testing.assert_allclose(run(model)[0], want, atol=2e-3)
 
 
-def test_an_encoder_like_bert_moves_nothing_by_operators_of_its_own(exported):
+def test_an_encoder_like_bert_moves_by_operators_what_activation_functions_give_and_nothing_else(exported):
     model = exported("bert", "mean")
     num_layers = sum(node.op_type == "Softmax" for node in model.graph.node)
     # What two layer norms and an activation function give is scaled; what attention gives is scaled beforehand.
@@ -96,4 +96,13 @@ def test_constants_that_others_read_too_take_nothing_in(exported):
     readers = {node.name for node in model.graph.node if norm.output[0] in node.input and node.op_type == "MatMul"}
     assert Constants(model).move(norm.output[0], readers, np.zeros(size))
     model.graph.node.append(helper.make_node("Identity", [norm.input[2]], ["bias_again"], "again"))
+    assert not Constants(model).move(norm.output[0], readers, np.zeros(size))
+
+
+def test_a_value_that_is_added_to_itself_is_moved_by_an_operator(exported):
+    model = exported("bert", "mean")
+    norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    size = numpy_helper.to_array(Constants(model).tables[norm.input[2]]).size
+    readers = {node.name for node in model.graph.node if norm.output[0] in node.input and node.op_type == "MatMul"}
+    model.graph.node.append(helper.make_node("Add", [norm.output[0], norm.output[0]], ["twice"], "twice"))
     assert not Constants(model).move(norm.output[0], readers, np.zeros(size))

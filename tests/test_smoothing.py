@@ -168,7 +168,7 @@ def test_weights_that_two_inputs_share_are_not_smoothed(graph, tmp_path):
     model = onnx.load(tmp_path / "tokens.onnx")
     made = {name for node in model.graph.node for name in node.output}
     assert "features_sub_mul" in made  # for the other weights that read it
-    assert "both_smooth" not in made
+    assert "both_sub_mul" not in made
     assert sum(table.name == "q_int8" for table in model.graph.initializer) == 1
     want = logits_of(graph)
     assert np.abs(logits_of(model) - want).mean() < 0.2 * np.abs(want).mean()

@@ -47,9 +47,8 @@ def training_flops(
 ) -> float:
     """Return the operations of one training pass over texts of these `lengths`, in tokens.
 
-    `head` and `freeze` are those of params.yaml; head "none" counts nothing for the head. With `adapter_parameters`, of
-    LoRA's matrices in the layers that are not frozen, the encoder itself is (and its adapter is counted for all tokens,
-    in the last layer, too).
+    `head` and `freeze` are those of params.yaml. With `adapter_parameters`, of LoRA's matrices in the layers that are
+    not frozen, the encoder itself is (and its adapter is counted for all tokens, in the last layer, too).
     """
     lengths_n = np.asarray(lengths, dtype=np.float64)
     tokens, num_texts, square = lengths_n.sum(), len(lengths_n), shape.hidden**2
@@ -70,6 +69,4 @@ def training_flops(
 
 def _head_parameters(hidden: int, num_intents: int, head: str) -> int:
     """Return the parameters of the matrices after the encoder, which see one vector per text; "native" is BERT's."""
-    if head == "none":
-        return 0
     return num_intents * hidden + (hidden**2 if head == "native" else 0)

@@ -94,7 +94,7 @@ def setfit(job: Job) -> dict[str, Any]:
         "texts_per_step": work.texts / len(timeline.steps_s),
         "useful_tokens_per_text": work.useful_tokens / work.texts,
         "padding_share": work.padding_share,
-        "gflop_per_text": training_flops(lengths, shape, "none", 0) / len(lengths) / 1e9,
+        "gflop_per_text": training_flops(lengths, shape, "mean", num_intents=0) / len(lengths) / 1e9,
         "final_accuracy": timeline.evaluations[-1].accuracy,
         "num_validation": len(validation),
     }
