@@ -62,9 +62,15 @@ def prepare(model: PreTrainedModel, settings: ModelSettings, encoder_dir: Path) 
         freeze(model, settings.freeze)
         return None
     if settings.method == "qlora":
-        quantise_encoder(model, torch.bfloat16 if resolve_precision(settings.precision) == "bf16" else torch.float32)
-    size = (settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
-    lora = LoraSettings(*size, settings.lora_targets, settings.freeze)
+        precision = resolve_precision(settings.precision, model)
+        quantise_encoder(model, torch.bfloat16 if precision == "bf16" else torch.float32)
+    lora = LoraSettings(
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        targets=settings.lora_targets,
+        freeze=settings.freeze,
+    )
     return add_adapter(model, lora, encoder_dir)
 
 

@@ -23,6 +23,8 @@ from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, nu
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
 
+_FP32_ALONE = frozenset({"deberta"})  # masks bfloat16 scores with the least fp32 number
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -58,16 +60,24 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def resolve_precision(precision: str) -> str:
-    """Return "bf16" or "fp32": `precision` itself, or for "auto" what suits the hardware."""
+def resolve_precision(precision: str, model: PreTrainedModel) -> str:
+    """Return "bf16" or "fp32": `precision` itself, or for "auto" what suits the hardware and `model`.
+
+    Raises:
+        ValueError: `precision` is "bf16", which the code of `model` in transformers cannot have.
+
+    """
+    model_type = model.base_model.config.model_type
+    if precision == "bf16" and model_type in _FP32_ALONE:
+        raise ValueError(f"train.precision=bf16: {model_type} models overflow in it; set it to auto or fp32")
     if precision == "auto":
-        return "bf16" if has_bfloat16() else "fp32"
+        return "bf16" if has_bfloat16() and model_type not in _FP32_ALONE else "fp32"
     return precision
 
 
 def answer(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, precision: str) -> NDArray[np.float32]:
     """Return the logits of every text, (n, num_labels), under the precision of training."""
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision) == "bf16"):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision, model) == "bf16"):
         return predict_logits(model, texts, pad_token_id, batch_size=64)
 
 
@@ -107,7 +117,7 @@ class IntentTrainer(ResumableTrainer):
         self.training_seconds = 0.0
         super().__init__(
             model=model,
-            args=_training_arguments(settings, scratch_dir),
+            args=_training_arguments(settings, resolve_precision(settings.precision, model), scratch_dir),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=self.collate,
@@ -185,7 +195,7 @@ class IntentTrainer(ResumableTrainer):
         return found
 
 
-def _training_arguments(settings: TrainingSettings, scratch_dir: str) -> TrainingArguments:
+def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir: str) -> TrainingArguments:
     return TrainingArguments(
         output_dir=scratch_dir,
         num_train_epochs=settings.num_epochs,
@@ -196,7 +206,7 @@ def _training_arguments(settings: TrainingSettings, scratch_dir: str) -> Trainin
         lr_scheduler_type=settings.scheduler,
         warmup_steps=settings.warmup_share,
         max_grad_norm=settings.max_grad_norm,
-        bf16=resolve_precision(settings.precision) == "bf16",
+        bf16=precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
         logging_strategy="epoch",

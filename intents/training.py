@@ -11,6 +11,7 @@ from intents.batching import TokenizedTexts
 from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
 from intents.dropout import quick_dropout
+from intents.normalising import narrow_norms
 from intents.parallel import from_all, from_first, process_index
 from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
@@ -44,8 +45,14 @@ def fine_tune(
     Of several processes (see intents.parallel) each calls this; `log` and `checkpoints` are those of the first.
     """
     result = TrainingResult()
-    attention = trainable_attention(model, resolve_precision(settings.precision))
-    with tempfile.TemporaryDirectory() as scratch, only_used_rows(model, train), attention, quick_dropout(model):
+    precision = resolve_precision(settings.precision, model)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        only_used_rows(model, train),
+        trainable_attention(model, precision),
+        narrow_norms(model, precision),
+        quick_dropout(model),
+    ):
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
         if process_index() == 0:
             trainer.add_callback(Progress(trainer.best, log))

@@ -196,7 +196,8 @@ def _train(
     if not first:
         return
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
-    metrics = {**_metrics(result), **learnt, "parameters": counts, "precision": resolve_precision(params.precision)}
+    precision = resolve_precision(params.precision, model)
+    metrics = {**_metrics(result), **learnt, "parameters": counts, "precision": precision}
     if trainee.adapter is not None:  # what ships is the merged classifier
         scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
         metrics["validation"] = _headline(scores)
@@ -210,11 +211,11 @@ def _train(
         if written is not None:
             written.remove()
     tracker.finish(metrics)
-    best = ", ".join(f"{name} {value}" for name, value in metrics["validation"].items())
     if learnt:
-        before = ", ".join(f"{name} {value}" for name, value in learnt["self_training"]["validation_before"].items())
-        print(f"the labelled rows alone: validation {before}")
-    print(f"best state: epoch {result.best['epoch']:g}, validation {best}; saved to {TRAINED_DIR}")
+        print(f"the labelled rows alone: validation {_line(learnt['self_training']['validation_before'])}")
+    print(
+        f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
+    )
 
 
 def _chosen(settings: type[Any], params: TrainParams) -> Any:
@@ -248,6 +249,10 @@ def _metrics(result: "TrainingResult") -> dict[str, Any]:
 
 def _headline(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(scores[name], 4) for name in ("accuracy", "macro_f1", "log_loss")}
+
+
+def _line(headline: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in headline.items())
 
 
 if __name__ == "__main__":

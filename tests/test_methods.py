@@ -44,6 +44,18 @@ def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkp
     assert not {name for name in opened.state_dict() if "lora" in name or "modules_to_save" in name}
 
 
+@pytest.mark.parametrize("head", ["first", "native"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_in_the_precision_that_suits_the_hardware(train, splits, family, head):
+    done = train("full", family, head, num_epochs=6, precision="auto")
+    assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7
+
+
+def test_a_family_whose_code_knows_fp32_alone_is_not_trained_in_bf16(train):
+    with pytest.raises(ValueError, match="train.precision=bf16: deberta models overflow in it; set it to auto or fp32"):
+        train("full", "deberta", precision="bf16")
+
+
 def test_the_checkpoint_opens_without_peft_and_bitsandbytes(train, tmp_path):
     train("qlora").shipped.save_pretrained(tmp_path / "classifier")
     code = (
