@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
+from intents.adversarial import MovedEmbeddings
 from intents.averaging import AveragedWeights
 from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts
 from intents.callbacks import BestState
@@ -22,8 +23,6 @@ from intents.optimising import balanced_weights, parameter_groups
 from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, num_processes, or_ignored, process_index
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
-
-_FP32_ALONE = frozenset({"deberta"})  # masks bfloat16 scores with the least fp32 number
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class TrainingSettings:
     contrastive_temperature: float
     ema_decay: float
     max_grad_norm: float
+    adversarial_norm: float
     precision: str
     metric_for_best: str
     patience: int
@@ -68,10 +68,14 @@ def resolve_precision(precision: str, model: PreTrainedModel) -> str:
 
     """
     model_type = model.base_model.config.model_type
-    if precision == "bf16" and model_type in _FP32_ALONE:
+    # DeBERTa's code masks its scores with the least number that queries can have: fp32's, after the biases of version 1
+    # and after layers of 4 bits.
+    in_four_bits = any(hasattr(weight, "quant_state") for weight in model.base_model.parameters())
+    overflows = model_type == "deberta" or (model_type == "deberta-v2" and in_four_bits)
+    if precision == "bf16" and overflows:
         raise ValueError(f"train.precision=bf16: {model_type} models overflow in it; set it to auto or fp32")
     if precision == "auto":
-        return "bf16" if has_bfloat16() and model_type not in _FP32_ALONE else "fp32"
+        return "bf16" if has_bfloat16() and not overflows else "fp32"
     return precision
 
 
@@ -170,7 +174,19 @@ class IntentTrainer(ResumableTrainer):
             texts = gather_texts(outputs.features, labels)
             contrast = supervised_contrastive_loss(*texts, settings.contrastive_temperature)
             summed = summed + settings.contrastive_weight * contrast * labels.ne(IGNORED).sum()
+        if self.settings.adversarial_norm:
+            summed = summed / 2  # of two passes, whose gradients add up
         return summed / num_items
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Add the gradients of a batch to those there are; return its loss."""
+        if not self.settings.adversarial_norm:
+            return super().training_step(model, *args, **kwargs)
+        moved = MovedEmbeddings(self.model, self.settings.adversarial_norm)
+        with moved.found():
+            loss = super().training_step(model, *args, **kwargs)
+        with moved.applied():
+            return loss + super().training_step(model, *args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and time it without the evaluations."""

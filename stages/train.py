@@ -72,6 +72,7 @@ class TrainParams(Params):
     ema_decay: float = Field(ge=0, lt=1)
     dropout: float | None = Field(ge=0, lt=1)
     max_grad_norm: float = Field(ge=0)
+    adversarial_norm: float = Field(ge=0)
     precision: Literal["auto", "bf16", "fp32"]
     devices: Literal["auto"] | Annotated[int, Field(ge=1)]
     metric_for_best: Literal["accuracy", "macro_f1", "log_loss"]
@@ -196,7 +197,7 @@ def _train(
     if not first:
         return
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
-    precision = resolve_precision(params.precision, model)
+    precision = resolve_precision(params.precision, trainee.model)
     metrics = {**_metrics(result), **learnt, "parameters": counts, "precision": precision}
     if trainee.adapter is not None:  # what ships is the merged classifier
         scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)

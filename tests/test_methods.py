@@ -44,10 +44,10 @@ def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkp
     assert not {name for name in opened.state_dict() if "lora" in name or "modules_to_save" in name}
 
 
-@pytest.mark.parametrize("head", ["first", "native"])
+@pytest.mark.parametrize(("method", "head"), [("full", "first"), ("full", "native"), ("qlora", "mean")])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_learns_in_the_precision_that_suits_the_hardware(train, splits, family, head):
-    done = train("full", family, head, num_epochs=6, precision="auto")
+def test_every_family_learns_in_the_precision_that_suits_the_hardware(train, splits, family, method, head):
+    done = train(method, family, head, num_epochs=6, precision="auto")
     assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7
 
 

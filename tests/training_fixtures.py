@@ -62,6 +62,7 @@ def training_settings(**changes) -> TrainingSettings:
         "contrastive_temperature": 0.1,
         "ema_decay": 0.0,
         "max_grad_norm": 1.0,
+        "adversarial_norm": 0.0,
         "precision": "fp32",
         "metric_for_best": "log_loss",
         "patience": 10,

@@ -1,0 +1,57 @@
+"""Adversarial training: each text is learnt a second time, with its embeddings moved where the loss grows fastest.
+
+The fast gradient method of Miyato, Dai and Goodfellow 2017 (Adversarial Training Methods for Semi-Supervised Text
+Classification), on what the encoder's embeddings give: they may be frozen, and are normalised in most encoders.
+
+Shapes: b texts, t tokens, d hidden size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from intents.classifier import embeddings_of
+
+
+class MovedEmbeddings:
+    """Moves a model's embeddings by `norm`, the Euclidean length of the step of a whole text."""
+
+    def __init__(self, model: PreTrainedModel, norm: float) -> None:
+        self._embeddings: nn.Module = embeddings_of(model)
+        self._norm = norm
+        self._move_btd: torch.Tensor | None = None
+
+    @contextmanager
+    def found(self) -> Iterator[None]:
+        """While it lasts, a forward and a backward pass find where the loss grows fastest."""
+        moves: list[torch.Tensor] = []
+
+        def follow(_module: nn.Module, _inputs: Any, embedded_btd: torch.Tensor) -> torch.Tensor:
+            moves.append(torch.zeros_like(embedded_btd, requires_grad=True))
+            return embedded_btd + moves[-1]
+
+        with _hook(self._embeddings, follow):
+            yield
+        gradient_btd = moves[-1].grad
+        assert gradient_btd is not None  # the passes went through the embeddings
+        length_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        self._move_btd = gradient_btd * (self._norm / length_b).to(gradient_btd.dtype).view(-1, 1, 1)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """While it lasts, the embeddings of the same texts are moved there."""
+        with _hook(self._embeddings, lambda _module, _inputs, embedded_btd: embedded_btd + self._move_btd):
+            yield
+
+
+@contextmanager
+def _hook(module: nn.Module, change: Any) -> Iterator[None]:
+    handle = module.register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+from intents.adversarial import MovedEmbeddings
+from intents.batching import PaddingCollator
+from intents.classifier import build_classifier, embeddings_of, freeze
+from intents.trainer import score
+from tests.training_fixtures import FAMILIES, INTENTS, PAD, Trained
+
+pytest_plugins = ["tests.training_fixtures"]
+IDS = torch.tensor([[2, 5, 20, 7, 3], [2, 9, 40, 3, 0]])
+LABELS = torch.tensor([0, 2])
+
+
+def loss_of(model):
+    logits = model(input_ids=IDS, attention_mask=(IDS != 0).long()).logits
+    return nn.functional.cross_entropy(logits, LABELS)
+
+
+def embedded(model):
+    """Return what the embeddings give, where a hook has moved it."""
+    seen = []
+    handle = embeddings_of(model).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(input_ids=IDS, attention_mask=(IDS != 0).long())
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_move_by_that_length_to_where_the_loss_grows(families, family):
+    model = build_classifier(families[family], INTENTS, "mean", 10.0).eval()
+    freeze(model, "embeddings")
+    usual, loss = embedded(model), loss_of(model)
+    moved = MovedEmbeddings(model, 0.05)
+    with moved.found():
+        loss_of(model).backward()
+    assert torch.equal(embedded(model), usual)
+    with moved.applied():
+        step = embedded(model) - usual
+        grown = loss_of(model)
+    torch.testing.assert_close(step.flatten(1).norm(dim=1), torch.tensor([0.05, 0.05]), atol=1e-4, rtol=1e-3)
+    assert not step[1, -1].any()  # padding
+    assert grown > loss
+    with torch.no_grad():
+        random = torch.randn(100, *step.shape)
+        random = random * 0.05 / random.flatten(2).norm(dim=2)[..., None, None]
+        for elsewhere in random:
+            moved._move_btd = elsewhere
+            with moved.applied():
+                assert loss_of(model) < grown
+    torch.testing.assert_close(loss_of(model), loss)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}])
+def test_no_way_to_go_learns_what_training_without_it_does(families, splits, tmp_path, settings):
+    trained = []
+    for norm in (0.0, 1e-6):
+        done = Trained(families["bert"], splits, tmp_path / f"{norm}", "full", adversarial_norm=norm, **settings)
+        trained.append(done.logits(done.model, splits))
+    torch.testing.assert_close(trained[1], trained[0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["full", "qlora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns_adversarially(families, splits, tmp_path, family, method):
+    settings = {"num_epochs": 6, "precision": "auto", "adversarial_norm": 0.5}
+    done = Trained(families[family], splits, tmp_path / "adapter", method, freeze="embeddings", **settings)
+    assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7
+
+
+def test_what_is_learnt_stands_moved_texts_better(families, splits, tmp_path):
+    validation = splits[1]
+    batch = PaddingCollator(PAD)([validation[i] for i in range(len(validation))])
+    grown = []
+    for norm in (0.0, 0.5):
+        done = Trained(families["bert"], splits, tmp_path / f"{norm}", "full", num_epochs=6, adversarial_norm=norm)
+        moved = MovedEmbeddings(done.model.eval(), 2.0)
+        with moved.found():
+            done.model(**batch).loss.backward()
+        with moved.applied(), torch.no_grad():
+            grown.append(done.model(**batch).loss.item())
+    assert grown[1] < grown[0] * 0.7
