@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 
 from intents.classifier import embeddings_of
 
+_SHORTEST = 1e-12  # gradient; a text without any, which counts for nothing, is not moved
+
 
 class MovedEmbeddings:
     """Moves a model's embeddings by `norm`, the Euclidean length of the step of a whole text."""
@@ -38,7 +40,7 @@ class MovedEmbeddings:
             yield
         gradient_btd = moves[-1].grad
         assert gradient_btd is not None  # the passes went through the embeddings
-        length_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        length_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
         self._move_btd = gradient_btd * (self._norm / length_b).to(gradient_btd.dtype).view(-1, 1, 1)
 
     @contextmanager

@@ -53,6 +53,18 @@ def test_texts_move_by_that_length_to_where_the_loss_grows(families, family):
     torch.testing.assert_close(loss_of(model), loss)
 
 
+def test_a_text_that_counts_for_nothing_stays(families):
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0).eval()
+    usual = embedded(model)
+    moved = MovedEmbeddings(model, 4.0)
+    with moved.found():
+        model(input_ids=IDS, attention_mask=(IDS != 0).long()).logits[0].square().sum().backward()
+    with moved.applied():
+        found = embedded(model)
+    assert torch.equal(found[1], usual[1])
+    assert not torch.equal(found[0], usual[0])
+
+
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation": 2}, {"gradient_checkpointing": True}])
 def test_no_way_to_go_learns_what_training_without_it_does(families, splits, tmp_path, settings):
     trained = []

@@ -119,8 +119,9 @@ def test_two_processes_learn_from_unlabelled_texts_as_one_does(inputs, start):
         {"head": "native", "contrastive_weight": 0.0, "freeze": 1},
         {"gradient_checkpointing": True, "devices": 3, "gradient_accumulation": 1, "batch_size": 7},
         {"num_epochs": 30, "patience": 1, "learning_rate": 0.03},  # stops early
+        {"adversarial_norm": 0.5, "devices": 3, "gradient_accumulation": 1, "batch_size": 7},
     ],
-    ids=["lora", "qlora", "native", "checkpointing, uneven", "patience"],
+    ids=["lora", "qlora", "native", "checkpointing, uneven", "patience", "adversarial, uneven"],
 )
 def test_several_processes_end_as_one_does_whatever_the_method(inputs, start, settings):
     inputs("train", **{"devices": 2} | settings)
