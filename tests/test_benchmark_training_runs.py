@@ -62,7 +62,7 @@ def encoder_dir(tmp_path_factory):
 def test_every_system_trains_on_the_same_texts(system, data_dir, encoder_dir, workspace):
     from benchmarks.training.worker import train
 
-    workspace("train", num_epochs=2)
+    workspace("train", num_epochs=2, batch_size=32)
     job = Job(system, str(encoder_dir), str(data_dir), learning_rate=1e-3, max_steps=10, validation_rows=8)
     found = train(job)
     lengths = TokenizedTexts(data_dir / "tokenized/train.parquet").lengths

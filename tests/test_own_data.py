@@ -47,7 +47,7 @@ def run_pipeline(folder: Path, encoder_dir: Path, source: str, **settings: dict)
         "encoder": {"name": str(encoder_dir)},
         "prepare": {**own, "near_duplicate_threshold": 1.0},
         "tokenize": {"max_length": 32},
-        "train": {"head": "mean", "num_epochs": 2, "precision": "fp32"},  # a random encoder's first token learns slowly
+        "train": {"head": "mean", "num_epochs": 4, "precision": "fp32"},  # a random encoder's first token learns slowly
         "tracking": {"report_to": "none"},
         "runtime": {"checkpoint_every": 0},
     }.items():
