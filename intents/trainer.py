@@ -174,7 +174,7 @@ class IntentTrainer(ResumableTrainer):
             texts = gather_texts(outputs.features, labels)
             contrast = supervised_contrastive_loss(*texts, settings.contrastive_temperature)
             summed = summed + settings.contrastive_weight * contrast * labels.ne(IGNORED).sum()
-        if self.settings.adversarial_norm:
+        if settings.adversarial_norm:
             summed = summed / 2  # of two passes, whose gradients add up
         return summed / num_items
 
