@@ -20,28 +20,37 @@ _SHORTEST = 1e-12  # gradient; a text without any, which counts for nothing, is 
 
 
 class MovedEmbeddings:
-    """Moves a model's embeddings by `norm`, the Euclidean length of the step of a whole text."""
+    """Moves a model's embeddings of the texts whose tokens `mask_bt` has ones for.
 
-    def __init__(self, model: PreTrainedModel, norm: float) -> None:
+    `norm` is the Euclidean length of the move of a whole text; the unit is the mean length of the embeddings of its
+    tokens, in which encoders differ.
+    """
+
+    def __init__(self, model: PreTrainedModel, norm: float, mask_bt: torch.Tensor) -> None:
         self._embeddings: nn.Module = embeddings_of(model)
         self._norm = norm
+        self._mask_bt = mask_bt
         self._move_btd: torch.Tensor | None = None
 
     @contextmanager
     def found(self) -> Iterator[None]:
         """While it lasts, a forward and a backward pass find where the loss grows fastest."""
         moves: list[torch.Tensor] = []
+        lengths: list[torch.Tensor] = []
 
         def follow(_module: nn.Module, _inputs: Any, embedded_btd: torch.Tensor) -> torch.Tensor:
             moves.append(torch.zeros_like(embedded_btd, requires_grad=True))
+            lengths.append(embedded_btd.detach().float().norm(dim=2))
             return embedded_btd + moves[-1]
 
         with _hook(self._embeddings, follow):
             yield
         gradient_btd = moves[-1].grad
         assert gradient_btd is not None  # the passes went through the embeddings
-        length_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
-        self._move_btd = gradient_btd * (self._norm / length_b).to(gradient_btd.dtype).view(-1, 1, 1)
+        steepness_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
+        length_b = (lengths[-1] * self._mask_bt).sum(1) / self._mask_bt.sum(1)
+        scale_b = self._norm * length_b / steepness_b
+        self._move_btd = gradient_btd * scale_b.to(gradient_btd.dtype).view(-1, 1, 1)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -52,40 +52,48 @@ class TokenizedTexts(Dataset[dict[str, Any]]):
 
 
 class BucketBatchSampler(Sampler[list[int]]):
-    """Yields batches of indices: shuffled anew each epoch, texts of similar length together.
+    """Yields batches of indices: shuffled anew in each pass, texts of similar length together.
 
-    Pools of 200 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled.
+    Pools of 200 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled. The
+    batches of a pass differ by one text at most, none is larger than `batch_size`. An epoch has so many `passes`.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, passes: int = 1) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
+        self.passes = passes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the coming pass."""
+        """Choose the order of the coming epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return self.passes * num_batches(len(self.lengths), self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
-        shuffled = random.permutation(len(self.lengths))
-        pool = self.batch_size * _POOL
-        pools = [shuffled[i : i + pool] for i in range(0, len(shuffled), pool)]
-        ordered = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
-        batches = [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
-        for i in random.permutation(len(batches)):
-            yield batches[i].tolist()
+        number = num_batches(len(self.lengths), self.batch_size)
+        starts = [len(self.lengths) * i // number for i in range(number + 1)]
+        for drawn in range(self.epoch * self.passes, (self.epoch + 1) * self.passes):
+            random = np.random.default_rng((self.seed, drawn))
+            shuffled = random.permutation(len(self.lengths))
+            pools = np.split(shuffled, starts[_POOL:-1:_POOL])
+            ordered = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
+            for i in random.permutation(number):
+                yield ordered[starts[i] : starts[i + 1]].tolist()
+
+
+def num_batches(num_texts: int, batch_size: int) -> int:
+    """Return the number of batches in a pass, and so of its optimizer steps."""
+    return -(-num_texts // batch_size)
 
 
 class SplitBatchSampler(Sampler[list[int]]):
     """Yields every batch of `batches` in `parts` batches of near-equal size, for a step that accumulates gradients.
 
-    A batch of fewer texts than parts (the last few texts of a pass) comes last, so that all others stay whole steps.
+    Of a batch of fewer texts than parts some are empty lists: every step has as many parts.
     """
 
     def __init__(self, batches: BucketBatchSampler, parts: int) -> None:
@@ -95,18 +103,16 @@ class SplitBatchSampler(Sampler[list[int]]):
         self.drop_last = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the coming pass."""
+        """Choose the order of the coming epoch."""
         self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
-        last = len(self.batches.lengths) % self.batches.batch_size or self.batches.batch_size
-        return (len(self.batches) - 1) * self.parts + min(self.parts, last)
+        return len(self.batches) * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in sorted(self.batches, key=lambda batch: len(batch) < self.parts):
-            num_parts = min(self.parts, len(batch))
-            for part in range(num_parts):
-                yield batch[len(batch) * part // num_parts : len(batch) * (part + 1) // num_parts]
+        for batch in self.batches:
+            for part in range(self.parts):
+                yield batch[len(batch) * part // self.parts : len(batch) * (part + 1) // self.parts]
 
 
 class PaddingCollator:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from intents.adversarial import MovedEmbeddings
 from intents.averaging import AveragedWeights
-from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts
+from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts, num_batches
 from intents.callbacks import BestState
 from intents.contrastive import supervised_contrastive_loss
 from intents.four_bit import paged_adamw
@@ -31,6 +31,7 @@ class TrainingSettings:
 
     method: str
     num_epochs: int
+    min_steps: int
     batch_size: int
     gradient_accumulation: int
     gradient_checkpointing: bool
@@ -51,6 +52,12 @@ class TrainingSettings:
     metric_for_best: str
     patience: int
     seed: int
+
+
+def passes_per_epoch(num_texts: int, settings: TrainingSettings) -> int:
+    """Return how often an epoch passes over the texts: once, or as often as `min_steps` in all of them take."""
+    once = settings.num_epochs * num_batches(num_texts, settings.batch_size)
+    return max(1, -(-settings.min_steps // once))
 
 
 def has_bfloat16() -> bool:
@@ -133,7 +140,8 @@ class IntentTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches of texts of similar length; of several processes, this one's shares of them."""
         train: Any = self.train_dataset
-        sampler: Any = BucketBatchSampler(train.lengths, self.settings.batch_size, self.settings.seed)
+        settings, passes = self.settings, passes_per_epoch(len(train), self.settings)
+        sampler: Any = BucketBatchSampler(train.lengths, settings.batch_size, settings.seed, passes)
         if self.settings.gradient_accumulation > 1:
             sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
         if num_processes() > 1:
@@ -178,15 +186,15 @@ class IntentTrainer(ResumableTrainer):
             summed = summed / 2  # of two passes, whose gradients add up
         return summed / num_items
 
-    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Add the gradients of a batch to those there are; return its loss."""
         if not self.settings.adversarial_norm:
-            return super().training_step(model, *args, **kwargs)
-        moved = MovedEmbeddings(self.model, self.settings.adversarial_norm)
+            return super().training_step(model, inputs, *args, **kwargs)
+        moved = MovedEmbeddings(self.model, self.settings.adversarial_norm, inputs["attention_mask"])
         with moved.found():
-            loss = super().training_step(model, *args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
         with moved.applied():
-            return loss + super().training_step(model, *args, **kwargs)
+            return loss + super().training_step(model, inputs, *args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and time it without the evaluations."""

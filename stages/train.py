@@ -54,6 +54,7 @@ class TrainParams(Params):
     lora_dropout: float = Field(ge=0, lt=1)
     lora_targets: Literal["all"] | Annotated[list[str], Field(min_length=1)]
     num_epochs: int = Field(ge=1)
+    min_steps: int = Field(ge=0)
     pseudo_label_share: float = Field(gt=0, le=1)
     pseudo_label_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -150,7 +151,7 @@ def _train(
     from intents.parallel import part_company
     from intents.self_training import find_pseudo_labels, with_pseudo_labels
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.trainer import TrainingSettings, resolve_precision, score
+    from intents.trainer import TrainingSettings, passes_per_epoch, resolve_precision, score
     from intents.training import fine_tune
 
     transformers.utils.logging.set_verbosity_error()
@@ -191,6 +192,8 @@ def _train(
             print(f"now with {len(found.texts_m):,} of {len(unlabelled):,} unlabelled texts, under the intents found")
         train, trainee = with_pseudo_labels(train, unlabelled, found), build()
         settings = replace(settings, num_epochs=params.pseudo_label_epochs)
+    passes = passes_per_epoch(len(train), settings)
+    _announce(passes, params.min_steps)
     checkpoints = open_checkpoints("") if first else None
     result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
     part_company()
@@ -198,7 +201,7 @@ def _train(
         return
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
     precision = resolve_precision(params.precision, trainee.model)
-    metrics = {**_metrics(result), **learnt, "parameters": counts, "precision": precision}
+    metrics = {"passes_per_epoch": passes, **_metrics(result), **learnt, "parameters": counts, "precision": precision}
     if trainee.adapter is not None:  # what ships is the merged classifier
         scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
         metrics["validation"] = _headline(scores)
@@ -217,6 +220,11 @@ def _train(
     print(
         f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
     )
+
+
+def _announce(passes: int, min_steps: int) -> None:
+    if passes > 1 and is_first():
+        print(f"few texts: each epoch passes over them {passes} times, for {min_steps} steps (train.min_steps)")
 
 
 def _chosen(settings: type[Any], params: TrainParams) -> Any:

@@ -175,7 +175,7 @@ def make_tiny_repository(folder: Path) -> Path:
         encoder={"name": "data/encoder"},
         prepare={"source": "data/texts.csv", "exclude_intents": [], "near_duplicate_threshold": 1.0},
         tokenize={"max_length": 20},
-        train={"num_epochs": 1, "batch_size": 16, "precision": "fp32"},
+        train={"num_epochs": 1, "min_steps": 0, "batch_size": 16, "precision": "fp32"},
         tracking={"report_to": "none"},
         evaluate={"bootstrap_samples": 100},
     )

@@ -179,7 +179,7 @@ def _shrink(project: Clone) -> None:
         encoder={"name": "encoders/tiny", "revision": None},
         prepare={"test_source": OFFICIAL_TEST},
         tokenize={"max_length": 32},
-        train={"num_epochs": 2, "precision": "fp32"},
+        train={"num_epochs": 2, "min_steps": 0, "precision": "fp32"},
         tracking={"report_to": "none"},
         evaluate={"bootstrap_samples": 100},
     )

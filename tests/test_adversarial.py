@@ -10,11 +10,12 @@ from tests.training_fixtures import FAMILIES, INTENTS, PAD, Trained
 
 pytest_plugins = ["tests.training_fixtures"]
 IDS = torch.tensor([[2, 5, 20, 7, 3], [2, 9, 40, 3, 0]])
+MASK = (IDS != 0).long()
 LABELS = torch.tensor([0, 2])
 
 
 def loss_of(model):
-    logits = model(input_ids=IDS, attention_mask=(IDS != 0).long()).logits
+    logits = model(input_ids=IDS, attention_mask=MASK).logits
     return nn.functional.cross_entropy(logits, LABELS)
 
 
@@ -23,29 +24,30 @@ def embedded(model):
     seen = []
     handle = embeddings_of(model).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
-        model(input_ids=IDS, attention_mask=(IDS != 0).long())
+        model(input_ids=IDS, attention_mask=MASK)
     handle.remove()
     return seen[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_move_by_that_length_to_where_the_loss_grows(families, family):
+def test_texts_move_by_that_share_of_their_tokens_length_to_where_the_loss_grows(families, family):
     model = build_classifier(families[family], INTENTS, "mean", 10.0).eval()
     freeze(model, "embeddings")
     usual, loss = embedded(model), loss_of(model)
-    moved = MovedEmbeddings(model, 0.05)
+    expected = torch.stack([0.01 * usual[0].norm(dim=1).mean(), 0.01 * usual[1, :-1].norm(dim=1).mean()])
+    moved = MovedEmbeddings(model, 0.01, MASK)
     with moved.found():
         loss_of(model).backward()
     assert torch.equal(embedded(model), usual)
     with moved.applied():
         step = embedded(model) - usual
         grown = loss_of(model)
-    torch.testing.assert_close(step.flatten(1).norm(dim=1), torch.tensor([0.05, 0.05]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(step.flatten(1).norm(dim=1), expected, atol=1e-4, rtol=1e-3)
     assert not step[1, -1].any()  # padding
     assert grown > loss
     with torch.no_grad():
         random = torch.randn(100, *step.shape)
-        random = random * 0.05 / random.flatten(2).norm(dim=2)[..., None, None]
+        random = random * (expected / random.flatten(2).norm(dim=2))[..., None, None]
         for elsewhere in random:
             handle = embeddings_of(model).register_forward_hook(
                 lambda _module, _inputs, output, by=elsewhere: output + by
@@ -58,9 +60,9 @@ def test_texts_move_by_that_length_to_where_the_loss_grows(families, family):
 def test_a_text_that_counts_for_nothing_stays(families):
     model = build_classifier(families["bert"], INTENTS, "mean", 10.0).eval()
     usual = embedded(model)
-    moved = MovedEmbeddings(model, 4.0)
+    moved = MovedEmbeddings(model, 0.5, MASK)
     with moved.found():
-        model(input_ids=IDS, attention_mask=(IDS != 0).long()).logits[0].square().sum().backward()
+        model(input_ids=IDS, attention_mask=MASK).logits[0].square().sum().backward()
     with moved.applied():
         found = embedded(model)
     assert torch.equal(found[1], usual[1])
@@ -79,7 +81,7 @@ def test_no_way_to_go_learns_what_training_without_it_does(families, splits, tmp
 @pytest.mark.parametrize("method", ["full", "qlora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_learns_adversarially(families, splits, tmp_path, family, method):
-    settings = {"num_epochs": 6, "precision": "auto", "adversarial_norm": 0.5}
+    settings = {"num_epochs": 6, "precision": "auto", "adversarial_norm": 0.1}
     done = Trained(families[family], splits, tmp_path / "adapter", method, freeze="embeddings", **settings)
     assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7
 
@@ -88,9 +90,9 @@ def test_what_is_learnt_stands_moved_texts_better(families, splits, tmp_path):
     validation = splits[1]
     batch = PaddingCollator(PAD)([validation[i] for i in range(len(validation))])
     grown = []
-    for norm in (0.0, 0.5):
+    for norm in (0.0, 0.1):
         done = Trained(families["bert"], splits, tmp_path / f"{norm}", "full", num_epochs=6, adversarial_norm=norm)
-        moved = MovedEmbeddings(done.model.eval(), 2.0)
+        moved = MovedEmbeddings(done.model.eval(), 0.4, batch["attention_mask"])
         with moved.found():
             done.model(**batch).loss.backward()
         with moved.applied(), torch.no_grad():

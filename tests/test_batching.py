@@ -41,7 +41,20 @@ def test_a_pass_draws_every_text_once(batch_size):
     batches = list(sampler)
     assert sorted(i for batch in batches for i in batch) == list(range(len(LENGTHS)))
     assert len(batches) == len(sampler)
-    assert sum(len(batch) != batch_size for batch in batches) <= 1
+    sizes = {len(batch) for batch in batches}
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+def test_an_epoch_of_several_passes_draws_every_text_so_often_each_time_in_another_order():
+    sampler = BucketBatchSampler(LENGTHS, 32, seed=0, passes=3)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 3 * 32
+    passes = [batches[i : i + 32] for i in range(0, len(batches), 32)]
+    for drawn in passes:
+        assert sorted(i for batch in drawn for i in batch) == list(range(len(LENGTHS)))
+    sampler.set_epoch(1)
+    orders = {tuple(map(tuple, drawn)) for drawn in [*passes, list(sampler)[:32]]}
+    assert len(orders) == 4
 
 
 def test_batches_hold_little_padding():

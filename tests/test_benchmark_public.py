@@ -16,7 +16,7 @@ from tests.tiny_encoder import write_encoder
 
 INTENTS = {"a": ["open", "window", "glass"], "b": ["wipers", "rain", "wet"], "oos": ["song", "joke", "pizza"]}
 FILLERS = [x + y for x in ("ka", "lo", "mi", "nu", "re", "so") for y in ("bra", "den", "fil", "gor", "hup")]
-QUICK = ["-S", "train.num_epochs=2", "-S", "train.precision=fp32"]
+QUICK = ["-S", "train.num_epochs=2", "-S", "train.min_steps=0", "-S", "train.precision=fp32"]
 
 
 def write_rows(path, intents, num_rows, chance):

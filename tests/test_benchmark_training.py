@@ -185,6 +185,6 @@ def test_learning_rates_of_the_others_are_all_tried():
     rates = {
         system: [job.learning_rate for job in run.jobs_of(system, Path("data"), options)] for system in run.SYSTEMS
     }
-    own = {"pipeline": [None], "large_batches": [None]}
+    own = {"pipeline": [None], "quick": [None], "large_batches": [None]}
     assert rates == own | {"trainer": [1e-4, 3e-4], "setfit": [2e-5, 1e-4], "notebook": [None]}
     assert {job.max_steps for job in run.jobs_of("setfit", Path("data"), options)} == {7}

@@ -62,10 +62,9 @@ def test_a_split_pass_holds_the_same_steps(num_texts, parts):
         split.set_epoch(epoch)
         batches = list(split)
         assert len(batches) == len(split)
-        assert all(batches)
         assert max(map(len, batches)) <= math.ceil(16 / parts)
         steps = [sum(batches[i : i + parts], []) for i in range(0, len(batches), parts)]
-        assert sorted(map(sorted, steps)) == sorted(map(sorted, whole))
+        assert list(map(sorted, steps)) == list(map(sorted, whole))
 
 
 def test_balanced_weights_count_each_intent_alike():
@@ -142,7 +141,7 @@ def test_schedulers_end_where_they_should(build, splits, tmp_path):
 def test_the_best_state_is_put_back_with_an_adapter_too(build, families, splits):
     model = build()
     prepare(model, model_settings("lora"), families["bert"])
-    settings = training_settings(method="lora", learning_rate=1.0, num_epochs=4)  # soon goes astray
+    settings = training_settings(method="lora", learning_rate=1.0, num_epochs=6, scheduler="constant_with_warmup")
     result = fine_tune(model, *splits, PAD, settings, lambda values, step: None)
     assert score(model, *splits, PAD, "fp32")["log_loss"] == pytest.approx(result.best["log_loss"], rel=1e-5)
     assert result.curves[-1]["log_loss"] > result.best["log_loss"]

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_full_training_counts_all_parameters_and_merges_nothing(inputs):
     assert counts["trainable"] == counts["all"]
     assert "merging" not in metrics()
     assert [path.name for path in Path("models/adapter").iterdir()] == ["adapter.json"]
+
+
+def test_few_texts_are_passed_over_until_there_are_steps_enough(inputs, capsys):
+    inputs("train", min_steps=50, patience=2)  # 24 texts are 3 steps a pass, and there are 2 epochs
+    train.main()
+    assert "each epoch passes over them 9 times, for 50 steps (train.min_steps)" in capsys.readouterr().out
+    assert metrics()["passes_per_epoch"] == 9
+    curves = csv.DictReader(Path("metrics/plots/training.csv").read_text().splitlines())
+    assert [int(point["step"]) for point in curves] == [27, 54]
+
+
+def test_enough_texts_are_passed_over_once_an_epoch(inputs, capsys):
+    inputs("train", min_steps=6)
+    train.main()
+    assert "passes over them" not in capsys.readouterr().out
+    assert metrics()["passes_per_epoch"] == 1
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])

@@ -47,6 +47,7 @@ def training_settings(**changes) -> TrainingSettings:
     settings = {
         "method": "full",
         "num_epochs": 3,
+        "min_steps": 0,
         "batch_size": 16,
         "gradient_accumulation": 1,
         "gradient_checkpointing": False,

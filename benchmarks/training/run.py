@@ -6,8 +6,8 @@
   otherwise. All --learning-rates are tried; the one with the best final accuracy on validation counts.
 - setfit: SetFit (Tunstall et al. 2022), its defaults, for --setfit-steps steps of 16 pairs of texts. All
   --setfit-learning-rates are tried; the one that is sooner at the target counts. Needs pip install -e '.[benchmark]'.
-- pipeline: this repository, section `train` of params.yaml; large_batches: the same with 128 texts a step and a higher
-  rate.
+- pipeline: this repository, section `train` of params.yaml.
+- quick: the same without adversarial training; large_batches: that with 128 texts a step and a higher rate.
 
 Each training has a process of its own. Before and after each the machine's matrix-product rate is measured; the highest
 counts. Reads models/encoder, data/prepared, data/tokenized, and BANKING77 where benchmarks/training/sets.py finds it;
@@ -39,7 +39,7 @@ from benchmarks.training.sets import ENCODER_DIR, NAMES, find_set, sampled
 from intents.cli import run
 from intents.files import write_json, write_text
 
-SYSTEMS = ("pipeline", "large_batches", "trainer", "setfit", "notebook")
+SYSTEMS = ("pipeline", "quick", "large_batches", "trainer", "setfit", "notebook")
 RESULTS_PATH = Path(__file__).with_name("results.md")
 TITLE = "# Speed of training\n"
 QUICK_ROWS = {"train": 192, "validation": 64}

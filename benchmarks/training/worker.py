@@ -15,7 +15,7 @@ def train(job: Job) -> dict[str, Any]:
         from benchmarks.training.setfit_system import setfit
 
         return setfit(job)
-    if job.system in ("pipeline", "large_batches"):
+    if job.system in ("pipeline", "quick", "large_batches"):
         from benchmarks.training.pipeline_system import pipeline
 
         return pipeline(job)

@@ -27,7 +27,7 @@ HELDOUT_DIR = Path("data/heldout")
 TRAINING_DATA = Path("data/raw/driver_intents.csv")
 RESULTS_PATH = Path(__file__).with_name("results.json")
 VALIDATION_PATH = Path("data/tokenized/validation.parquet")
-LIMITS = (0.01, 0.005)  # calibrate.max_false_action_rate
+LIMITS = (0.02, 0.01)  # calibrate.max_false_action_rate
 NOTHING = "no_intent"
 HARMLESS = ("chitchat", "other_request")  # all other kinds of no_intent are near misses
 
