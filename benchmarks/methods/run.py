@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_average": {"ema_decay": 0.0},
     "no_dropout": {"dropout": 0.0},
     "native_head": {"head": "native", "contrastive_weight": 0.0},
-    "adversarial": {"adversarial_norm": 4.0},
+    "not_adversarial": {"adversarial_norm": 0.0},
     "batch_32": {"batch_size": 32, "learning_rate": 2e-4, "ema_decay": 0.99},
     "lora": LORA,
     "lora_rate_3e-4": LORA | {"learning_rate": 3e-4},
