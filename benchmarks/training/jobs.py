@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+OWN = ("pipeline", "quick", "large_batches")  # the ways to train with this repository
+
 
 @dataclass(frozen=True)
 class Job:

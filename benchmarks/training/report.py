@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.training.jobs import OWN
 from benchmarks.training.timeline import time_to_accuracy
 from intents.scoring import share_interval
 
@@ -147,7 +148,7 @@ def _set_section(set_name: str, measured: Mapping[str, Any]) -> str:
 def _goals(counted: Mapping[str, Figures]) -> list[str]:
     """Return the figures of the pipeline, as it is and in its two quicker ways, against the goals."""
     lines = []
-    for name in ("pipeline", "quick", "large_batches"):
+    for name in OWN:
         ours = counted.get(name)
         if ours is None:
             continue

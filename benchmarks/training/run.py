@@ -33,13 +33,13 @@ from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.training import startup
-from benchmarks.training.jobs import Job, run_job
+from benchmarks.training.jobs import OWN, Job, run_job
 from benchmarks.training.report import section
 from benchmarks.training.sets import ENCODER_DIR, NAMES, find_set, sampled
 from intents.cli import run
 from intents.files import write_json, write_text
 
-SYSTEMS = ("pipeline", "quick", "large_batches", "trainer", "setfit", "notebook")
+SYSTEMS = (*OWN, "trainer", "setfit", "notebook")
 RESULTS_PATH = Path(__file__).with_name("results.md")
 TITLE = "# Speed of training\n"
 QUICK_ROWS = {"train": 192, "validation": 64}

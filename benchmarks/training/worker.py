@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 
-from benchmarks.training.jobs import Job
+from benchmarks.training.jobs import OWN, Job
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def train(job: Job) -> dict[str, Any]:
         from benchmarks.training.setfit_system import setfit
 
         return setfit(job)
-    if job.system in ("pipeline", "quick", "large_batches"):
+    if job.system in OWN:
         from benchmarks.training.pipeline_system import pipeline
 
         return pipeline(job)
