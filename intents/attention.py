@@ -4,17 +4,19 @@ Shapes: b texts, h heads, t tokens, d width of a head.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
 from intents.dropout import drop
 
 PLAIN = "intents_plain"
+_FOR_SHORT_TEXTS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _TOGETHER = 16  # fp32 values in a register of AVX-512
 
 
@@ -64,16 +66,19 @@ def trainable_attention(model: PreTrainedModel, precision: str) -> Iterator[None
     """While it lasts, `model` has the attention whose backward pass is quickest on its device in `precision`.
 
     On a CPU the fused one of torch 2.13 takes ten times as long in bf16 as plain matrix products do (a third of a
-    training step on short texts), while in fp32 it is the quicker one. benchmarks/training/notes.md has the figures.
+    training step on short texts), while in fp32 it is the quicker one. Of a GPU's fused ones cuDNN's, which torch
+    prefers on the newest, is made for long texts. benchmarks/training/notes.md has the figures.
     """
     usual = model.config._attn_implementation
-    replaced = model.device.type == "cpu" and precision == "bf16" and usual == "sdpa"
-    if replaced:
+    replaceable = precision == "bf16" and usual == "sdpa"
+    plain, fused = (replaceable and model.device.type == device for device in ("cpu", "cuda"))
+    if plain:
         model.set_attn_implementation(PLAIN)
     try:
-        yield
+        with sdpa_kernel(_FOR_SHORT_TEXTS) if fused else nullcontext():
+            yield
     finally:
-        if replaced:
+        if plain:
             model.set_attn_implementation(usual)
 
 

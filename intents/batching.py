@@ -116,16 +116,22 @@ class SplitBatchSampler(Sampler[list[int]]):
 
 
 class PaddingCollator:
-    """Pads the texts of a batch to the longest of them, and counts the tokens that passed through."""
+    """Pads the texts of a batch to the longest of them, and counts the tokens that passed through.
 
-    def __init__(self, pad_token_id: int) -> None:
+    The padded length is rounded up to a multiple of `round_to`, but not beyond `longest`.
+    """
+
+    def __init__(self, pad_token_id: int, round_to: int = 1, longest: int = 0) -> None:
         self.pad_token_id = pad_token_id
+        self.round_to = round_to
+        self.longest = longest
         self.examples = self.useful_tokens = self.padded_tokens = 0
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return input_ids and attention_mask, (batch, longest), and labels, (batch,)."""
         lengths = [len(example["input_ids"]) for example in examples]
-        shape = (len(examples), max(lengths))
+        rounded = -(-max(lengths) // self.round_to) * self.round_to
+        shape = (len(examples), max(max(lengths), min(rounded, self.longest)))
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
         for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):

@@ -33,7 +33,7 @@ class BestState(TrainerCallback):
         }
         point |= {name: found[name] for name in ("accuracy", "macro_f1", "log_loss")}
         self.curves.append(point)
-        if not self.metrics or self._is_better(point[self.metric], self.metrics[self.metric]):
+        if not self.metrics or self._is_better(point, self.metrics):
             self.metrics = point
             self.weights = {name: value.detach().clone() for name, value in trained_parameters(kwargs["model"])}
             self.worse = 0
@@ -42,8 +42,11 @@ class BestState(TrainerCallback):
         if self.worse >= self.patience:
             control.should_training_stop = True
 
-    def _is_better(self, value: float, best: float) -> bool:
-        return value < best if self.metric.endswith("loss") else value > best
+    def _is_better(self, point: dict[str, float], best: dict[str, float]) -> bool:
+        """Tell by the metric; where that is the same, as it often is of few texts, by the log-loss."""
+        sign = -1 if self.metric.endswith("loss") else 1
+        one, other = ((sign * found[self.metric], -found["log_loss"]) for found in (point, best))
+        return one > other
 
     def restore(self, model: nn.Module) -> None:
         """Put the best weights back into `model`."""

@@ -1,7 +1,9 @@
 """transformers' Trainer with what it lacks: length buckets, a head's learning rate, quick evaluation."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSamp
 from intents.callbacks import BestState
 from intents.contrastive import supervised_contrastive_loss
 from intents.four_bit import paged_adamw
+from intents.graphed import ROUND_TO, GraphedPasses, can_record
 from intents.headline import headline_metrics
 from intents.optimising import balanced_weights, parameter_groups
 from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, num_processes, or_ignored, process_index
@@ -86,10 +89,13 @@ def resolve_precision(precision: str, model: PreTrainedModel) -> str:
     return precision
 
 
+_EVALUATED_TOGETHER = {"cpu": 64, "cuda": 256}  # texts
+
+
 def answer(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, precision: str) -> NDArray[np.float32]:
     """Return the logits of every text, (n, num_labels), under the precision of training."""
     with torch.autocast(model.device.type, torch.bfloat16, enabled=resolve_precision(precision, model) == "bf16"):
-        return predict_logits(model, texts, pad_token_id, batch_size=64)
+        return predict_logits(model, texts, pad_token_id, _EVALUATED_TOGETHER[model.device.type])
 
 
 def score(
@@ -119,10 +125,9 @@ class IntentTrainer(ResumableTrainer):
         self.settings = settings
         self.validation = validation
         self.pad_token_id = pad_token_id
-        self.collate = PaddingCollator(pad_token_id)
-        self.class_weights_c = (
-            balanced_weights(train.labels, model.config.num_labels) if settings.class_weights == "balanced" else None
-        )
+        round_to = ROUND_TO if torch.cuda.is_available() else 1
+        self.collate = PaddingCollator(pad_token_id, round_to, int(train.lengths.max()))
+        self._run_passes: Callable[[dict[str, Any]], torch.Tensor] | None = None
         self.best = BestState(settings.metric_for_best, settings.patience)
         self.averaged = AveragedWeights(settings.ema_decay)
         self.training_seconds = 0.0
@@ -136,6 +141,11 @@ class IntentTrainer(ResumableTrainer):
             callbacks=[self.averaged, self.best],
         )
         self.remove_callback(PrinterCallback)
+        self.class_weights_c = (
+            balanced_weights(train.labels, model.config.num_labels).to(self.args.device)
+            if settings.class_weights == "balanced"
+            else None
+        )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches of texts of similar length; of several processes, this one's shares of them."""
@@ -176,7 +186,7 @@ class IntentTrainer(ResumableTrainer):
             outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="none"
         )
         if self.class_weights_c is not None:
-            loss_b = loss_b * self.class_weights_c.to(labels.device)[labels.clamp(min=0)]
+            loss_b = loss_b * self.class_weights_c[labels.clamp(min=0)]
         summed = loss_b.sum()
         if settings.contrastive_weight:
             texts = gather_texts(outputs.features, labels)
@@ -186,15 +196,31 @@ class IntentTrainer(ResumableTrainer):
             summed = summed / 2  # of two passes, whose gradients add up
         return summed / num_items
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Add the gradients of a batch to those there are; return its loss."""
+        assert isinstance(num_items_in_batch, torch.Tensor)  # the batches have labels to count
+        if self._run_passes is None:  # whether activations are recomputed is known from the first step on
+            self._run_passes = partial(self._passes, model)
+            if num_processes() == 1 and can_record(self.model):
+                self._run_passes = GraphedPasses(self.model, self._run_passes, narrow=self.args.bf16)
+        return self._run_passes({**inputs, "num_items": num_items_in_batch})
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: the Trainer adds it up for no one here, and counts the model's parameters at every step for it."""
+        return 0
+
+    def _passes(self, model: nn.Module, given: dict[str, Any]) -> torch.Tensor:
+        inputs = dict(given)
+        num_items = inputs.pop("num_items")
         if not self.settings.adversarial_norm:
-            return super().training_step(model, inputs, *args, **kwargs)
+            return super().training_step(model, inputs, num_items)
         moved = MovedEmbeddings(self.model, self.settings.adversarial_norm, inputs["attention_mask"])
         with moved.found():
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, num_items)
         with moved.applied():
-            return loss + super().training_step(model, inputs, *args, **kwargs)
+            return loss + super().training_step(model, inputs, num_items)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and time it without the evaluations."""
@@ -234,6 +260,7 @@ def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir:
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # it waits for the GPU at every step
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

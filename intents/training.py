@@ -46,21 +46,16 @@ def fine_tune(
     """
     result = TrainingResult()
     precision = resolve_precision(settings.precision, model)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        only_used_rows(model, train),
-        trainable_attention(model, precision),
-        narrow_norms(model, precision),
-        quick_dropout(model),
-    ):
+    with tempfile.TemporaryDirectory() as scratch:
+        # It moves the model to its device, by which the others choose what they do.
         trainer = IntentTrainer(model, train, validation, pad_token_id, settings, scratch)
-        if process_index() == 0:
-            trainer.add_callback(Progress(trainer.best, log))
-        if from_first(lambda: checkpoints is not None):
-            trainer.train_resumable(checkpoints, scratch)
-        else:
-            trainer.train()
-        trainer.best.restore(model)
+        with (
+            only_used_rows(model, train),
+            trainable_attention(model, precision),
+            narrow_norms(model, precision),
+            quick_dropout(model),
+        ):
+            _run(trainer, checkpoints, log, scratch)
     result.curves, result.best = trainer.best.curves, trainer.best.metrics
     seconds, counted = trainer.training_seconds, trainer.collate
     counts = from_all([counted.examples, counted.useful_tokens, counted.padded_tokens])
@@ -69,3 +64,16 @@ def fine_tune(
     result.useful_tokens_per_second = useful_tokens / seconds
     result.padding_share = 1 - useful_tokens / padded_tokens
     return result
+
+
+def _run(
+    trainer: IntentTrainer, checkpoints: Checkpoints | None, log: Callable[[dict[str, float], int], None], scratch: str
+) -> None:
+    """Train to the end, and leave the model at its best state."""
+    if process_index() == 0:
+        trainer.add_callback(Progress(trainer.best, log))
+    if from_first(lambda: checkpoints is not None):
+        trainer.train_resumable(checkpoints, scratch)
+    else:
+        trainer.train()
+    trainer.best.restore(trainer.model)

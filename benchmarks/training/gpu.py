@@ -1,14 +1,15 @@
 """Training on a CUDA GPU: BERT-base full in bf16, BERT-large QLoRA, the default on driver intents.
 
 Reports texts/s, the share of the GPU's matrix-product rate that useful operations reach (MFU: of the best rate measured
-here in bf16, and of the data sheet's where the GPU is known), peak memory, and seconds to 98 % of the final accuracy.
+here in bf16, and of the data sheet's where the GPU is known), both in the last pass, peak memory, the seconds of the
+whole training, and those to 98 % of the final accuracy.
 Weights: Hub ids or local folders; with --random untrained ones of the same sizes, on which speed and memory do not
-depend (the accuracies then mean nothing). Reads models/encoder, data/tokenized, and BANKING77 where
+depend (the accuracies then mean nothing), for two epochs. Reads models/encoder, data/tokenized, and BANKING77 where
 benchmarks/training/sets.py finds it (driver intents stand in for it elsewhere). Adds a dated section to gpu.md. Batch
 sizes beside a recipe's are there for their speed: its learning rate does not suit them.
 
     python -m benchmarks.training.gpu
-    python -m benchmarks.training.gpu --random --only bert-base-full --batch-sizes 8 64 256
+    python -m benchmarks.training.gpu --random --rows 4000 --only bert-base-full --batch-sizes 64 256
     python -m benchmarks.training.gpu --base path/to/bert-base --large path/to/bert-large
 """
 
@@ -30,7 +31,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from benchmarks.machine import describe
 from benchmarks.training.jobs import Job
 from benchmarks.training.rates import matmul_rate
-from benchmarks.training.sets import DRIVER_DIR, ENCODER_DIR, find_set
+from benchmarks.training.sets import DRIVER_DIR, ENCODER_DIR, find_set, sampled
 from benchmarks.training.timeline import time_to_accuracy
 from intents.cli import run
 from intents.encoders import materialise_encoder
@@ -115,11 +116,16 @@ def _drained_every(num_steps: int) -> Iterator[None]:
         hook.remove()
 
 
-def recipe_params(name: str, batch_size: int | None) -> dict[str, Any]:
-    """Return section `train` of params.yaml with what a recipe changes; a `batch_size` goes through in one part."""
+def recipe_params(name: str, batch_size: int | None, brief: bool = False) -> dict[str, Any]:
+    """Return section `train` of params.yaml with what a recipe changes; a `batch_size` goes through in one part.
+
+    A `brief` training has two passes, the second of which is steady.
+    """
     params: dict[str, Any] = read_params()["train"] | read_params(Path("recipes") / f"{name}.yaml")["train"]
     if batch_size is not None:
         params |= {"batch_size": batch_size, "gradient_accumulation": 1}
+    if brief:
+        params |= {"num_epochs": 2, "min_steps": 0}
     return params
 
 
@@ -130,7 +136,7 @@ def data_sheet_rate(device: str) -> float | None:
 
 def row(name: str, found: Mapping[str, Any], measured_rate: float, promised_rate: float | None) -> str:
     """Return a row of the table; rates in GFLOP/s."""
-    texts_per_s = found["texts_per_step"] / found["steady_step_s"]
+    texts_per_s = found["texts_per_step"] / found["last_pass_step_s"]
     rate = texts_per_s * found["gflop_per_text"]
     soonest = time_to_accuracy(found["evaluations"], 0.98 * found["final_accuracy"], "training_s")
     memory = ["" if found[kind] is None else f"{found[kind]:.2f}" for kind in ("peak_gib", "reserved_gib")]
@@ -170,18 +176,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--random", action="store_true", help="untrained weights of the same sizes")
     parser.add_argument("--base", help="folder with BERT-base (default: the Hub id in recipes/bert-base-full.yaml)")
     parser.add_argument("--large", help="folder with BERT-large (default: the Hub id in recipes/bert-large-qlora.yaml)")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 256], help="beside that of each recipe")
+    parser.add_argument("--rows", type=int, help="texts of BANKING77 to train on (default: all)")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[64, 256, 1024], help="beside that of each recipe"
+    )
     return parser.parse_args()
 
 
-def table_head(device: str, measured_rate: float, data_dir: Path, random: bool) -> list[str]:
+def table_head(device: str, measured_rate: float, texts: str, random: bool) -> list[str]:
     """Return the lines above the rows."""
     machine = describe()
     return [
         f"## {machine['date']}, {device}, commit {machine['commit']}",
         "",
-        f"bf16 matrix products, 8192 wide: {measured_rate / 1000:.0f} TFLOP/s. Texts of {data_dir}; torch"
-        f" {torch.__version__}." + (" Untrained weights: the accuracies mean nothing." if random else ""),
+        f"bf16 matrix products, 8192 wide: {measured_rate / 1000:.0f} TFLOP/s. {texts}; torch {torch.__version__}."
+        + (" Untrained weights: the accuracies mean nothing." if random else ""),
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|" + "---|" * len(COLUMNS),
@@ -196,7 +205,7 @@ def trainings(options: argparse.Namespace, data_dir: Path, scratch: Path) -> Ite
             continue
         encoder_dir = encoder_of(name, options, scratch)
         for batch_size in (None, *options.batch_sizes):
-            yield name, measure(encoder_dir, data_dir, recipe_params(name, batch_size))
+            yield name, measure(encoder_dir, data_dir, recipe_params(name, batch_size, options.random))
 
 
 def main() -> None:
@@ -208,12 +217,15 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     device = torch.cuda.get_device_name()
     rates = matmul_rate(torch.bfloat16, size=8192, device="cuda"), data_sheet_rate(device)
-    data_dir = find_set("banking77")
+    data_dir, texts = find_set("banking77"), "BANKING77"
     if isinstance(data_dir, str):
         print(f"{data_dir}; driver intents stand in for it", flush=True)
-        data_dir = DRIVER_DIR
-    lines = table_head(device, rates[0], data_dir, options.random)
+        data_dir, texts = DRIVER_DIR, "Driver intents"
     with tempfile.TemporaryDirectory() as scratch:
+        if options.rows:
+            data_dir = sampled(data_dir, {"train": options.rows, "validation": options.rows}, Path(scratch) / "data")
+            texts += f", {options.rows:,} of the training texts"
+        lines = table_head(device, rates[0], texts, options.random)
         for name, found in trainings(options, data_dir, Path(scratch)):
             lines.append(row(name, found, *rates))
             print(lines[-1], flush=True)

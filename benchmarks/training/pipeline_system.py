@@ -14,7 +14,7 @@ from benchmarks.training.flops import EncoderShape, training_flops
 from benchmarks.training.jobs import Job
 from benchmarks.training.timeline import Timeline
 from intents.allocation import keep_freed_memory
-from intents.batching import TokenizedTexts
+from intents.batching import TokenizedTexts, num_batches
 from intents.methods import ModelSettings, build_trainee
 from intents.params import read_params
 from intents.tables import intents_of
@@ -71,8 +71,9 @@ def train_pipeline(job: Job, params: Mapping[str, Any]) -> dict[str, Any]:
         **timeline.as_dict(),
         "fine_tune_s": fine_tune_s,
         "steady_step_s": timeline.steady_step_s(WARM_UP),
+        "last_pass_step_s": timeline.steady_step_s(-num_batches(len(train), settings.batch_size)),
         "num_steps": len(timeline.steps_s),
-        "texts_per_step": len(train) / -(-len(train) // settings.batch_size),
+        "texts_per_step": len(train) / num_batches(len(train), settings.batch_size),
         "useful_tokens_per_text": float(train.lengths.mean()),
         "padding_share": result.padding_share,
         "gflop_per_text": flops / len(train) / 1e9,

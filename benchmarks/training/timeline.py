@@ -74,7 +74,10 @@ class Timeline:
         self.evaluations.append(Evaluation(len(self.steps_s), accuracy, self.trained_s, wall_s))
 
     def steady_step_s(self, warm_up: int) -> float:
-        """Return the mean seconds of a step, pauses and the first `warm_up` steps aside (all of them, if too few)."""
+        """Return the mean seconds of a step, pauses and the first `warm_up` steps aside (all of them, if too few).
+
+        A negative `warm_up` counts the steps at the end that are taken.
+        """
         steady = self.steps_s[warm_up:] or self.steps_s
         return sum(steady) / len(steady)
 
