@@ -27,6 +27,8 @@ from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, nu
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
 
+_EVALUATED_TOGETHER = {"cpu": 64, "cuda": 256}  # texts
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -87,9 +89,6 @@ def resolve_precision(precision: str, model: PreTrainedModel) -> str:
     if precision == "auto":
         return "bf16" if has_bfloat16() and not overflows else "fp32"
     return precision
-
-
-_EVALUATED_TOGETHER = {"cpu": 64, "cuda": 256}  # texts
 
 
 def answer(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, precision: str) -> NDArray[np.float32]:
