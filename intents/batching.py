@@ -130,8 +130,9 @@ class PaddingCollator:
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return input_ids and attention_mask, (batch, longest), and labels, (batch,)."""
         lengths = [len(example["input_ids"]) for example in examples]
-        rounded = -(-max(lengths) // self.round_to) * self.round_to
-        shape = (len(examples), max(max(lengths), min(rounded, self.longest)))
+        longest = max(lengths)
+        rounded = -(-longest // self.round_to) * self.round_to
+        shape = (len(examples), max(longest, min(rounded, self.longest)))
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
         for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
