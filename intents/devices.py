@@ -48,6 +48,18 @@ def visible_devices() -> list[str]:
     return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")] or [MACHINE]
 
 
+def with_models(devices: Sequence[str]) -> list[str]:
+    """Return the names of claimed `devices`, those of GPUs with their model: to be read by people.
+
+    It asks torch, so the claim must have been made: torch never looks at CUDA_VISIBLE_DEVICES again.
+    """
+    import torch
+
+    if torch.cuda.device_count() != len(devices):  # "machine", or a torch that cannot use the GPUs
+        return list(devices)
+    return [f"{torch.cuda.get_device_name(index)} ({name})" for index, name in enumerate(devices)]
+
+
 def claim_devices(
     num: int | Literal["auto"], when_busy: WhenBusy, lock_dir: Path, devices: Sequence[str] | None = None
 ) -> Claim:

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from intents.allocation import keep_freed_memory
 from intents.cli import run
-from intents.devices import Claim, WhenBusy, claim_devices
+from intents.devices import Claim, WhenBusy, claim_devices, with_models
 from intents.files import atomic_path, write_csv, write_json
 from intents.launching import is_first, launch, num_launched, num_together, work
 from intents.params import Params, load_params, read_params
@@ -168,7 +168,8 @@ def _train(
     counts = trainee.num_parameters
     first = is_first()
     if first:
-        print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {', '.join(claim.devices)}")
+        devices = ", ".join(with_models(claim.devices))
+        print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {devices}")
 
     name = os.environ.get("DVC_EXP_NAME")
     tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)

@@ -82,7 +82,8 @@ def test_evaluations_and_checkpoints_are_no_training():
         timeline.evaluated(0.9)  # until 116
     optimizer.step()
     assert timeline.steps_s == [3, 1, 1, 1]
-    assert timeline.steady_step_s(warm_up=1) == 1
+    assert timeline.steady_step_s(warm_up=1) == timeline.last_steps_s(3) == 1
+    assert timeline.last_steps_s(4) == 1.5
     found = timeline.as_dict()["evaluations"]
     assert [(e["training_s"], e["wall_s"]) for e in found] == [(4, 6), (6, 16)]
     assert time_to_accuracy(found, 0.5, "training_s") == 4

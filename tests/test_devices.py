@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from intents.devices import MACHINE, claim_devices, visible_devices
+from intents.devices import MACHINE, claim_devices, visible_devices, with_models
 
 _JOB = """
 import os, sys
@@ -149,3 +150,12 @@ def test_gpus_are_found_by_asking_the_driver(tmp_path: Path, monkeypatch: pytest
     assert visible_devices() == ["GPU-1111", "GPU-2222"]
     tool.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
     assert visible_devices() == [MACHINE]
+
+
+def test_devices_are_shown_with_the_models_of_gpus():
+    devices = [f"GPU-{index}" for index in range(torch.cuda.device_count())] or [MACHINE]
+    shown = with_models(devices)
+    if torch.cuda.is_available():
+        assert shown[0] == f"{torch.cuda.get_device_name(0)} (GPU-0)"
+    else:
+        assert shown == [MACHINE]

@@ -71,7 +71,7 @@ def train_pipeline(job: Job, params: Mapping[str, Any]) -> dict[str, Any]:
         **timeline.as_dict(),
         "fine_tune_s": fine_tune_s,
         "steady_step_s": timeline.steady_step_s(WARM_UP),
-        "last_pass_step_s": timeline.steady_step_s(-num_batches(len(train), settings.batch_size)),
+        "last_pass_step_s": timeline.last_steps_s(num_batches(len(train), settings.batch_size)),
         "num_steps": len(timeline.steps_s),
         "texts_per_step": len(train) / num_batches(len(train), settings.batch_size),
         "useful_tokens_per_text": float(train.lengths.mean()),

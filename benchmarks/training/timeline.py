@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -74,12 +75,12 @@ class Timeline:
         self.evaluations.append(Evaluation(len(self.steps_s), accuracy, self.trained_s, wall_s))
 
     def steady_step_s(self, warm_up: int) -> float:
-        """Return the mean seconds of a step, pauses and the first `warm_up` steps aside (all of them, if too few).
+        """Return the mean seconds of a step, pauses and the first `warm_up` steps aside (all of them, if too few)."""
+        return fmean(self.steps_s[warm_up:] or self.steps_s)
 
-        A negative `warm_up` counts the steps at the end that are taken.
-        """
-        steady = self.steps_s[warm_up:] or self.steps_s
-        return sum(steady) / len(steady)
+    def last_steps_s(self, number: int) -> float:
+        """Return the mean seconds of a step, pauses aside, of the last `number` steps."""
+        return fmean(self.steps_s[-number:])
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""
