@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import fsspec
 import numpy as np
@@ -125,7 +126,9 @@ def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(classif
     (tmp_path / "in").mkdir()
     source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(300_000)])
     line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", classifier]
-    running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    # Shells let what they start in the background ignore Ctrl-C, and so would all that these tests start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not any(path.stat().st_size for path in tmp_path.glob(".out.jsonl.*.part")):
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.01)
