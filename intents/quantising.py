@@ -15,8 +15,7 @@ precision worth mentioning, and it is half of a small encoder's size.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ from onnx import helper, numpy_helper
 
 from intents.exporting import strip_notes
 from intents.integers import to_integers
-from intents.smoothing import Activations, smooth, watch_activations
+from intents.smoothing import smooth, watch_activations
 
 Recipe = Literal["static", "tokens", "mixed", "careful", "blockwise"]
 RECIPES: tuple[Recipe, ...] = ("static", "tokens", "mixed", "careful", "blockwise")
@@ -46,7 +45,11 @@ def quantise(source: Path, target: Path, recipe: Recipe, texts: Iterable[Sequenc
     whole = set(names) - in_blocks
     if whole:
         activations = watch_activations(model, whole, texts)
-        smooth(model, _worth_smoothing(model, whole, activations), activations)
+        # One-sided activations, such as GELU's, are rounded finely enough as they are: smoothing them gains nothing.
+        one_sided = {
+            node.name for node in model.graph.node if node.name in whole and activations[node.input[0]].one_sided
+        }
+        smooth(model, whole - one_sided, activations)
         to_integers(model, whole, activations, known_scales=recipe == "static")
     if in_blocks:
         model = _quantise_in_blocks(model, in_blocks)
@@ -61,19 +64,6 @@ def products(model: onnx.ModelProto) -> list[str]:
     """Return the names of the matrix products with constant weights, in their order."""
     tables = {table.name for table in model.graph.initializer if len(table.dims) == 2}
     return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in tables]
-
-
-def _worth_smoothing(model: onnx.ModelProto, names: set[str], activations: Mapping[str, Activations]) -> set[str]:
-    """Return those of the products `names` whose weights no other node reads (layers of ALBERT share theirs).
-
-    One-sided activations, such as GELU's, are rounded finely enough as they are: smoothing them gains nothing.
-    """
-    readers = Counter(name for node in model.graph.node for name in node.input)
-    return {
-        node.name
-        for node in model.graph.node
-        if node.name in names and readers[node.input[1]] == 1 and not activations[node.input[0]].one_sided
-    }
 
 
 def _quantise_in_blocks(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:

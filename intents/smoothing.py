@@ -117,8 +117,11 @@ def watch_activations(
 def smooth(model: onnx.ModelProto, names: set[str], activations: dict[str, Activations]) -> None:
     """Smooth the inputs of the products `names`, and note in `activations` what the smoothed ones are like.
 
-    The graph computes what it did before.
+    The graph computes what it did before: products whose weights other nodes read, too, are left as they are (DeBERTa
+    looks at positions through the weights that it looks at tokens through, the layers of ALBERT share all of theirs).
     """
+    read = Counter(name for node in model.graph.node for name in node.input)
+    names = {node.name for node in model.graph.node if node.name in names and read[node.input[1]] == 1}
     biases = _own_biases(model, names)
     constants = Constants(model)
     tables = constants.tables

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: a tiny encoder and a small data set, both made on the spot."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """Folder of this run of the tests that the workers of pytest-xdist have in common: lock what you make there."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")

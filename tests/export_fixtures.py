@@ -1,12 +1,17 @@
-"""Tiny classifiers of every kind that the export must carry, and the data around them."""
+"""Tiny classifiers of every kind that the export must carry, and the data around them.
 
-from collections.abc import Sequence
+A plugin that a test module names in `pytest_plugins`, and imports from (PYTEST_DONT_REWRITE).
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 import torch
 import transformers
+from filelock import FileLock
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -42,7 +47,10 @@ ARCHITECTURES = list(_OWN_SETTINGS)
 
 
 def tiny_classifier(architecture: str, head: str, num_labels: int = len(INTENTS)) -> transformers.PreTrainedModel:
-    """Return a random classifier whose answers depend on every token: default weights are too small for that."""
+    """Return a random classifier whose answers depend on every token: default weights are too small for that.
+
+    Its biases are random, too; a new model's are 0, and what the export loses of them would not show.
+    """
     config = AutoConfig.for_model(
         architecture,
         **{
@@ -64,11 +72,29 @@ def tiny_classifier(architecture: str, head: str, num_labels: int = len(INTENTS)
     torch.manual_seed(0)
     names = dict(enumerate([*INTENTS, *map(str, range(num_labels))][:num_labels]))
     labels = {name: label for label, name in names.items()}
-    if head != "native":
-        settings = IntentClassifierConfig(encoder=config, pooling=head, id2label=names, label2id=labels)
-        return IntentClassifier(settings).eval()
-    config.id2label, config.label2id = names, labels
-    return AutoModelForSequenceClassification.from_config(config).eval()
+    if head == "native":
+        config.id2label, config.label2id = names, labels
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = IntentClassifier(IntentClassifierConfig(encoder=config, pooling=head, id2label=names, label2id=labels))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def exported(shared_folder: Path) -> Callable[[str, str], Path]:
+    """Return a function that gives the ONNX graph of a tiny classifier, exported once. Never write to it."""
+
+    def export(architecture: str, head: str) -> Path:
+        path = shared_folder / f"{architecture}-{head}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                export_onnx(tiny_classifier(architecture, head), path)
+        return path
+
+    return export
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -127,18 +127,15 @@ def isolated_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def finished_project(tmp_path_factory: pytest.TempPathFactory, isolated_env: dict[str, str]) -> Project:
+def finished_project(shared_folder: Path, isolated_env: dict[str, str]) -> Project:
     """This repository with a tiny encoder and few rows, reproduced and pushed to a bare repository.
 
     It has no DVC remote yet: a test clones it, or copies the author's working copy, and adds one.
     """
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # that of all workers: the first makes the project, the others wait for it
-    folder = base / "finished-project"
+    folder = shared_folder / "finished-project"
     path, git_url, done = folder / "author", folder / "project.git", folder / "done"
     author = Clone(path, isolated_env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
-    with FileLock(f"{folder}.lock"):
+    with FileLock(f"{folder}.lock"):  # the first worker makes the project, the others wait for it
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)  # another worker failed to make it
             _copy_repository(path)
@@ -171,7 +168,7 @@ def _shrink(project: Clone) -> None:
     """Give the project an encoder, rows and settings with which its pipeline runs in seconds."""
     path = project.path / "data/raw/driver_intents.csv"
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join([header, *rows[::12]]), encoding="utf-8")
+    path.write_text("".join([header, *rows[::24]]), encoding="utf-8")
     official = "text,intent\nopen the sunroof now,no_intent\nwindow down on my side,driver_window_down\n"
     (project.path / OFFICIAL_TEST).write_text(official, encoding="utf-8")
     write_bert(project.path / "encoders/tiny")

@@ -6,15 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
 from intents.absorbing import Constants
-from intents.exporting import export_onnx
 from intents.quantising import products
 from intents.smoothing import smooth, watch_activations
-from tests.export_fixtures import tiny_classifier
 
+pytest_plugins = ["tests.export_fixtures"]
 IDS = np.array([[2, 5, 9, 7, 3], [2, 11, 3, 0, 0]])
 INPUTS = {"input_ids": IDS, "attention_mask": (IDS != 0).astype(np.int64)}
 TEXTS = [[2, 5, 9, 7, 3], [2, 11, 3], [2, 6, 4, 3]]
@@ -25,19 +23,9 @@ def run(model):
 
 
 @pytest.fixture
-def exported(tmp_path):
-    """Return a function that exports a tiny classifier, whose biases are as random as its weights."""
-
-    def export(architecture, head):
-        model = tiny_classifier(architecture, head)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("bias"):
-                    parameter.normal_()
-        export_onnx(model, tmp_path / "model.onnx")
-        return onnx.load(tmp_path / "model.onnx")
-
-    return export
+def graph_of(exported):
+    """Return a function that opens the graph of a tiny classifier."""
+    return lambda architecture, head: onnx.load(exported(architecture, head))
 
 
 def smoothed(model):
@@ -50,15 +38,15 @@ def smoothed(model):
 
 @pytest.mark.parametrize("head", ["mean", "first"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v2", "modernbert"])
-def test_a_smoothed_encoder_computes_the_same(exported, architecture, head):
-    model = exported(architecture, head)
+def test_a_smoothed_encoder_computes_the_same(graph_of, architecture, head):
+    model = graph_of(architecture, head)
     want = run(model)[0]
     smoothed(model)
     np.testing.assert_allclose(run(model)[0], want, atol=2e-3)
 
 
-def test_an_encoder_like_bert_moves_by_operators_what_activation_functions_give_and_nothing_else(exported):
-    model = exported("bert", "mean")
+def test_an_encoder_like_bert_moves_by_operators_what_activation_functions_give_and_nothing_else(graph_of):
+    model = graph_of("bert", "mean")
     num_layers = sum(node.op_type == "Softmax" for node in model.graph.node)
     # What two layer norms and an activation function give is scaled; what attention gives is scaled beforehand.
     added = smoothed(model)
@@ -66,13 +54,13 @@ def test_an_encoder_like_bert_moves_by_operators_what_activation_functions_give_
     assert added["Mul"] == 3 * num_layers
 
 
-def test_what_the_last_layer_reads_of_the_first_token_alone_is_moved_by_an_operator(exported):
-    with_mean, with_first = (smoothed(exported("bert", head)) for head in ("mean", "first"))
+def test_what_the_last_layer_reads_of_the_first_token_alone_is_moved_by_an_operator(graph_of):
+    with_mean, with_first = (smoothed(graph_of("bert", head)) for head in ("mean", "first"))
     assert with_first["Sub"] > with_mean["Sub"]
 
 
-def test_a_value_that_the_graph_gives_out_stays_as_it_is(exported):
-    model = exported("bert", "mean")
+def test_a_value_that_the_graph_gives_out_stays_as_it_is(graph_of):
+    model = graph_of("bert", "mean")
     names = set(products(model))
     norm = next(node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization")
     attention = next(
@@ -89,8 +77,8 @@ def test_a_value_that_the_graph_gives_out_stays_as_it_is(exported):
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_constants_that_others_read_too_take_nothing_in(exported):
-    model = exported("bert", "mean")
+def test_constants_that_others_read_too_take_nothing_in(graph_of):
+    model = graph_of("bert", "mean")
     norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
     size = numpy_helper.to_array(Constants(model).tables[norm.input[2]]).size
     readers = {node.name for node in model.graph.node if norm.output[0] in node.input and node.op_type == "MatMul"}
@@ -99,8 +87,8 @@ def test_constants_that_others_read_too_take_nothing_in(exported):
     assert not Constants(model).move(norm.output[0], readers, np.zeros(size))
 
 
-def test_a_value_that_is_added_to_itself_is_moved_by_an_operator(exported):
-    model = exported("bert", "mean")
+def test_a_value_that_is_added_to_itself_is_moved_by_an_operator(graph_of):
+    model = graph_of("bert", "mean")
     norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
     size = numpy_helper.to_array(Constants(model).tables[norm.input[2]]).size
     readers = {node.name for node in model.graph.node if norm.output[0] in node.input and node.op_type == "MatMul"}

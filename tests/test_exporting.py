@@ -13,7 +13,14 @@ from intents.gate import compare, failures
 from intents.quantising import RECIPES, quantise
 from tests.export_fixtures import ARCHITECTURES, tiny_classifier
 
+pytest_plugins = ["tests.export_fixtures"]
 VOCABULARY = 294
+# Every architecture with the head of its own; the other heads where the layers before them differ.
+KINDS = [
+    *((architecture, "native") for architecture in ARCHITECTURES),
+    *((architecture, "mean") for architecture in ("bert", "roberta", "deberta-v2", "modernbert")),
+    *((architecture, "first") for architecture in ("bert", "roberta", "deberta-v2", "modernbert")),
+]
 
 
 compare_plainly = partial(compare, intents=["a", "b", "c"], calibration=Calibration())
@@ -43,12 +50,11 @@ def answer(path, batch):
     return onnxruntime.InferenceSession(path).run(None, batch)[0]
 
 
-@pytest.mark.parametrize("head", ["mean", "first", "native"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gate(tmp_path, architecture, head):
-    model = tiny_classifier(architecture, head)
-    path = tmp_path / "model.onnx"
-    export_onnx(model, path)
+@pytest.mark.parametrize(("architecture", "head"), KINDS)
+def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gate(
+    exported, tmp_path, architecture, head
+):
+    model, path = tiny_classifier(architecture, head), exported(architecture, head)
     for num_texts, length in ((1, 1), (1, 9), (3, 5), (2, 40), (5, 64)):
         batch = padded_batch(model, num_texts, length, seed=length)
         want = expected(model, batch)
@@ -76,27 +82,25 @@ def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gat
     assert any(not reasons for _, _, reasons in problems), problems
 
 
-def test_recipes_store_faithful_integers_and_are_smaller_than_the_original(tmp_path):
-    model = tiny_classifier("bert", "mean")
-    export_onnx(model, tmp_path / "model.onnx")
+def test_recipes_store_faithful_integers_and_are_smaller_than_the_original(exported, tmp_path):
+    model, path = tiny_classifier("bert", "mean"), exported("bert", "mean")
     batch = padded_batch(model, 200, 24, seed=3)
     want = expected(model, batch)
     differences = {}
     for recipe in RECIPES:
-        quantise(tmp_path / "model.onnx", tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
+        quantise(path, tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
         differences[recipe] = np.abs(answer(tmp_path / f"{recipe}.onnx", batch) - want).mean()
     assert 0 < differences["tokens"] < differences["static"]
     assert max(differences.values()) < 0.05 * np.abs(want).mean()
-    assert (tmp_path / "static.onnx").stat().st_size < 0.6 * (tmp_path / "model.onnx").stat().st_size
+    assert (tmp_path / "static.onnx").stat().st_size < 0.6 * path.stat().st_size
 
 
 @pytest.mark.parametrize("recipe", ["static", "tokens"])
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_an_int8_answer_does_not_depend_on_the_texts_beside_it(tmp_path, architecture, recipe):
+def test_an_int8_answer_does_not_depend_on_the_texts_beside_it(exported, tmp_path, architecture, recipe):
     model = tiny_classifier(architecture, "mean")
-    export_onnx(model, tmp_path / "model.onnx")
     batch = padded_batch(model, 40, 24, seed=5)
-    quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx", recipe, texts_of(batch))
+    quantise(exported(architecture, "mean"), tmp_path / "int8.onnx", recipe, texts_of(batch))
     together = answer(tmp_path / "int8.onnx", batch)
     alone = [
         answer(tmp_path / "int8.onnx", {"input_ids": np.array([text]), "attention_mask": np.ones((1, len(text)), int)})

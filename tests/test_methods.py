@@ -28,9 +28,14 @@ def train(families, splits, tmp_path):
     return train_one
 
 
-@pytest.mark.parametrize("method", ["full", *ADAPTERS])
-@pytest.mark.parametrize("head", ["mean", "first", "native"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "head", "method"),
+    [  # every two of them together
+        (family, ("mean", "first", "native")[(row + column) % 3], method)
+        for row, family in enumerate(FAMILIES)
+        for column, method in enumerate(("full", *ADAPTERS))
+    ],
+)
 def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkpoint(
     train, splits, tmp_path, family, head, method
 ):

@@ -33,7 +33,7 @@ def store(tmp_path, monkeypatch):
         yield s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), environment
 
 
-def test_s3_tables_are_answered_resumed_and_never_half_written(store, classifier, tmp_path):  # noqa: F811
+def test_s3_tables_are_answered_resumed_and_never_half_written(store, classifier, tmp_path, capsys):  # noqa: F811
     filesystem, environment = store
     for number in range(2):
         path = write_jsonl(tmp_path / f"in/{number}.jsonl", [{"text": text} for text in texts_of(300)])
@@ -46,17 +46,16 @@ def test_s3_tables_are_answered_resumed_and_never_half_written(store, classifier
         assert filesystem.cat_file(f"models/out/{number}.jsonl") == (tmp_path / f"local/{number}.jsonl").read_bytes()
 
     filesystem.rm_file("models/out/1.jsonl")
-    done = command("s3://models/in/", "s3://models/out", "--model", classifier, cwd=REPOSITORY, env=environment)
-    assert b"600 rows; 300 were answered by an earlier run" in done.stderr
+    answer("s3://models/in/", "s3://models/out", "--model", classifier)
+    assert "600 rows; 300 were answered by an earlier run" in capsys.readouterr().err
     assert len(filesystem.cat_file("models/out/1.jsonl").splitlines()) == 300
 
-    done = command("s3://models/in/*.jsonl", tmp_path / "out", "--model", classifier, cwd=REPOSITORY, env=environment)
-    assert done.returncode == 0, done.stderr.decode()
+    answer("s3://models/in/*.jsonl", tmp_path / "out", "--model", classifier)
     assert len(read_jsonl(tmp_path / "out/0.jsonl")) == 300
 
     (tmp_path / "bad.csv").write_text("text,intent\non,lights\n")
-    done = command(tmp_path / "bad.csv", "s3://models/bad.csv", "--model", classifier, cwd=REPOSITORY, env=environment)
-    assert done.returncode == 1
+    with pytest.raises(ValueError, match="has a column 'intent' already"):
+        answer(tmp_path / "bad.csv", "s3://models/bad.csv", "--model", classifier)
     assert not filesystem.exists("models/bad.csv")
 
 

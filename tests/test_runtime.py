@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from intents.exported import ExportSettings
-from intents.exporting import export_onnx
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
 from intents.runtime import IntentClassifier
-from tests.export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_classifier, tiny_tokenizer
+from tests.export_fixtures import INTENTS, MAX_LENGTH, random_texts, tiny_tokenizer
+
+pytest_plugins = ["tests.export_fixtures"]
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
+def original(exported, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
-    export_onnx(tiny_classifier("bert", "mean"), folder / "model.onnx")
+    shutil.copyfile(exported("bert", "mean"), folder / "model.onnx")
     quantise(folder / "model.onnx", folder / "model-int8.onnx", "blockwise", texts=[])
     backend = tiny_tokenizer().backend_tokenizer
     backend.no_padding()
