@@ -37,16 +37,26 @@ def read_pairs(path: Path) -> list[Pair]:
     """Return the pairs in the CSV file at `path`, which has the header `COLUMNS`.
 
     Raises:
-        ValueError: a column or a value is missing, or an aspect matters in some pairs and not in others.
+        ValueError: it is not UTF-8, a column or a value is missing, a row is longer than the header, or an aspect
+            matters in some pairs and not in others.
 
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"evaluate.behaviour_pairs: {path} is not UTF-8 ({error}); save it as UTF-8") from None
     if set(reader.fieldnames or ()) != set(COLUMNS):
         found = ", ".join(reader.fieldnames or ()) or "none"
         raise ValueError(
             f"evaluate.behaviour_pairs: {path} must have the columns {', '.join(COLUMNS)}; it has: {found}"
+        )
+    too_long = [str(number) for number, row in enumerate(rows, 1) if None in row]
+    if too_long:
+        raise ValueError(
+            f"evaluate.behaviour_pairs: {path} has more fields than its header in row(s) {', '.join(too_long)}; quote"
+            " texts that contain ','"
         )
     incomplete = [str(number) for number, row in enumerate(rows, 1) if not all(row.get(name) for name in COLUMNS)]
     if incomplete:

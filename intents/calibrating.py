@@ -107,6 +107,11 @@ def calibrate(
 
 
 def _check(limits: Limits, actions: Sequence[str], roles: Roles, harmless_n: Flags) -> None:
+    if not actions:
+        raise ValueError(
+            f"calibrate.reject_intent: every intent ({', '.join(roles.no_action)}) asks for nothing; there must be one"
+            " to act on, beside it and prepare.out_of_scope_intent"
+        )
     unknown = sorted(set(limits.stricter) - set(actions))
     if unknown:
         raise ValueError(
@@ -160,12 +165,13 @@ def _least_log_odds(
     least = -math.inf
     if limits.max_false_action_rate is not None and harmless_n.any():
         least = false_action_threshold(odds_n, answered_n, harmless_n, limits.max_false_action_rate)
-    if limits.max_error_rate is not None and answered_n.any():
+    if limits.max_error_rate is not None:
         wrong_n = likeliest_n != labels_n
         try:
             least = max(least, error_threshold(odds_n[answered_n], wrong_n[answered_n], limits.max_error_rate))
         except ValueError as error:
-            raise ValueError(f"calibrate.{setting}: {error}") from None
+            remedy = "null to answer everything" if setting == "max_error_rate" else "remove it"
+            raise ValueError(f"calibrate.{setting}: {error}; set a higher rate, or {remedy}") from None
     return least
 
 
@@ -209,7 +215,7 @@ def error_threshold(odds_n: Floats, wrong_n: Flags, rate: float) -> float:
     if not len(kept):
         raise ValueError(
             f"{rate} cannot be kept: on {len(odds_n)} validation answers the least that any threshold shows is"
-            f" {bound_n.min():.4f}; set a higher rate, or null to answer everything"
+            f" {bound_n.min(initial=1):.4f}"
         )
     if kept[-1] == len(order) - 1:
         return -math.inf

@@ -48,7 +48,9 @@ class Snapshot:
 
 def surroundings(packages: Sequence[str]) -> dict[str, Any]:
     """Return what beside settings, data and code decides the last digits: versions, and the kind of machine."""
-    machine = [platform.machine(), torch.get_num_threads()]
+    machine = [platform.machine(), torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
+    # What multiplies bfloat16, and whether "auto" chooses it.
+    machine += [torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()]
     if torch.cuda.is_available():
         machine += [torch.cuda.get_device_name()]
     versions = {name: version(name) for name in packages if find_spec(name)}

@@ -115,9 +115,10 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
             encoder_dir,
             trust_remote_code=False,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head for other labels, of a sentiment model for instance, starts anew
+            ignore_mismatched_sizes=True,  # the head may be one for other labels, of a sentiment model for instance
             **names,
         )
+        _start_anew(model)
     else:
         encoder_config = AutoConfig.from_pretrained(encoder_dir, trust_remote_code=False)
         model = IntentClassifier(
@@ -132,6 +133,19 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
             check_first_token(model.encoder)
     model.config.problem_type = "single_label_classification"
     return model
+
+
+def _start_anew(model: PreTrainedModel) -> None:
+    """Give the layer whose outputs are the logits random weights: those it was loaded with mean other labels."""
+    linear = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
+    ]
+    last = [module for module in linear if module.out_features == model.config.num_labels][-1]
+    nn.init.normal_(last.weight, std=getattr(model.config, "initializer_range", 0.02))
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
 
 
 def freeze(model: PreTrainedModel, lowest: str | int) -> None:

@@ -33,7 +33,7 @@ def encode_texts(encoder_dir: Path, texts: Sequence[str], max_length: int) -> Fe
     tokenizer = load_tokenizer(encoder_dir, max_length)
     ids = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if texts else []
     unlabelled = [{"input_ids": tokens, "label": 0} for tokens in ids]
-    return encode_tokens(encoder_dir, unlabelled, tokenizer.pad_token_id or 0)
+    return encode_tokens(encoder_dir, unlabelled, tokenizer.pad_token_id)
 
 
 def with_words(features_nd: Features, texts: Sequence[str]) -> "csr_array":

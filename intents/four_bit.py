@@ -29,7 +29,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return [
         prefix + name
         for name, module in model.base_model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith("pooler.")
+        if isinstance(module, nn.Linear) and name.split(".")[0] != "pooler"
     ]
 
 

@@ -62,7 +62,7 @@ def prepare(model: PreTrainedModel, settings: ModelSettings, encoder_dir: Path) 
         freeze(model, settings.freeze)
         return None
     if settings.method == "qlora":
-        precision = resolve_precision(settings.precision, model)
+        precision = resolve_precision(settings.precision, model, in_four_bits=True)
         quantise_encoder(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     lora = LoraSettings(
         rank=settings.lora_rank,

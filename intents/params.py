@@ -1,7 +1,9 @@
 """Reads one section of params.yaml into a checked, immutable model."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,15 +51,31 @@ def parse_section(section: str, model: type[P], params: dict[str, Any], path: Pa
     try:
         return model.model_validate(params[section] if params[section] is not None else {})
     except ValidationError as error:
-        lines = [_explain(section, model, details) for details in error.errors()]
+        wrong: dict[str, list[Any]] = {}
+        for details in error.errors():
+            wrong.setdefault(".".join([section, *_location(model, details)]), []).append(details)
+        lines = [f"  {name}: {_explain(section, model, found)}" for name, found in wrong.items()]
         raise ValueError(f"{path}: {len(lines)} wrong setting(s)\n" + "\n".join(lines)) from None
 
 
-def _explain(section: str, model: type[Params], details: Any) -> str:
-    name = ".".join([section, *map(str, details["loc"])])
-    if details["type"] == "extra_forbidden":
-        return f"  {name}: unknown setting; {section} has: {', '.join(model.model_fields)}"
-    if details["type"] == "missing":
-        return f"  {name}: missing; add it to params.yaml (git diff params.yaml shows what was removed)"
-    message = details["msg"].removeprefix("Value error, ")
-    return f"  {name}: {message[0].lower()}{message[1:]}, got {details['input']!r}"
+def _location(model: type[Params], details: Any) -> list[str]:
+    """Return the setting that is wrong, and where in it: of one that may be of several kinds, the setting alone."""
+    location = [str(part) for part in details["loc"]]
+    field = model.model_fields.get(location[0]) if location else None
+    kinds = set(get_args(field.annotation)) - {type(None)} if field and _is_union(field.annotation) else set()
+    return location[:1] if len(kinds) > 1 else location
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+def _explain(section: str, model: type[Params], found: Sequence[Any]) -> str:
+    """Return what is wrong with one setting; several errors are those of the kinds that it may be of."""
+    if found[0]["type"] == "extra_forbidden":
+        return f"unknown setting; {section} has: {', '.join(model.model_fields)}"
+    if found[0]["type"] == "missing":
+        return "missing; add it to params.yaml (git diff params.yaml shows what was removed)"
+    messages = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in found)
+    joined = ", or ".join(message[0].lower() + message[1:] for message in messages)
+    return f"{joined}, got {found[0]['input']!r}"

@@ -22,8 +22,12 @@ def render_report(
     curves: Table,
     mistakes: Table,
     method: str,
+    confidence_level: float,
 ) -> str:
-    """Return the page; texts from the data are escaped, nothing is loaded from elsewhere."""
+    """Return the page; texts from the data are escaped, nothing is loaded from elsewhere.
+
+    `confidence_level` is that of the intervals in `metrics` and in the tables.
+    """
     environment = template_environment("intents", autoescape=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     before, after = trust["before_after"]
@@ -42,6 +46,7 @@ def render_report(
         mistakes=mistakes,
         ladder=tables["ladder"],
         method=method,
+        level=f"{100 * confidence_level:g} %",
         behaviour=tables["behaviour"],
         failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],
         num_mistakes=int((answers.labels_n != answers.likeliest.predicted_n).sum()),

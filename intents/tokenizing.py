@@ -18,7 +18,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
     """Return the fast tokenizer in `folder`, truncating at `max_length` tokens, special tokens included.
 
     Raises:
-        ValueError: the encoder in `folder` cannot hold that many tokens.
+        ValueError: the encoder in `folder` cannot hold that many tokens, or has none to pad with.
 
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -32,6 +32,11 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
             f"tokenize.max_length must be at most {positions - reserved} for this encoder, got {max_length}"
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"encoder.name: {config.model_type} models have no token to pad with, as it is with decoders; take an"
+            " encoder, such as BERT"
+        )
     tokenizer.model_max_length = max_length
     return tokenizer
 

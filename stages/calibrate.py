@@ -45,7 +45,7 @@ def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
     acting = action_metrics(answers, CONFIDENCE_LEVEL)
     num_harmless = sum(answers.intents[label] in roles.harmless for label in answers.labels_n)
     rate = limits.max_false_action_rate
-    allowed = 0 if rate is None else allowed_false_actions(rate, num_harmless)
+    allowed = None if rate is None else allowed_false_actions(rate, num_harmless)  # None: no limit
     return {
         "temperature": answers.calibration.temperature,
         "threshold": min(answers.calibration.thresholds.values(), default=0.0),

@@ -137,7 +137,8 @@ def main() -> None:
     write_plots(answers, tables["per_intent"], trust)
     for name, table in tables.items():
         write_csv(TABLES_DIR / f"{name}.csv", table)
-    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes, method))
+    level = params.confidence_level
+    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes, method, level))
     write_json(METRICS_PATH, metrics)
     print(summary(metrics["test"]))
     print(f"{METRICS_PATH} has the numbers, {REPORT_PATH} the whole picture")

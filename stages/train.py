@@ -8,6 +8,7 @@ metrics/train.json and metrics/plots/training.csv.
     python -m stages.train
 """
 
+import hashlib
 import logging
 import os
 from dataclasses import fields, replace
@@ -175,7 +176,8 @@ def _train(
     tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
     open_checkpoints = partial(_checkpoints, params, runtime.checkpoint_every, durable_dir / "checkpoints")
-    earlier, learnt = None, dict[str, Any]()
+    earlier, learnt, training = None, dict[str, Any](), ""
+    _announce(passes_per_epoch(len(train), settings), params.min_steps)
     if len(unlabelled):
         earlier = open_checkpoints("labelled rows alone") if first else None
         found = find_pseudo_labels(
@@ -191,11 +193,12 @@ def _train(
         learnt = {"self_training": {"texts": len(found.texts_m), "validation_before": _headline(found.scores)}}
         if first:
             print(f"now with {len(found.texts_m):,} of {len(unlabelled):,} unlabelled texts, under the intents found")
+        training = hashlib.sha256(found.texts_m.tobytes() + found.labels_m.tobytes()).hexdigest()
         train, trainee = with_pseudo_labels(train, unlabelled, found), build()
         settings = replace(settings, num_epochs=params.pseudo_label_epochs)
+        _announce(passes_per_epoch(len(train), settings), params.min_steps)
     passes = passes_per_epoch(len(train), settings)
-    _announce(passes, params.min_steps)
-    checkpoints = open_checkpoints("") if first else None
+    checkpoints = open_checkpoints(training) if first else None
     result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
     part_company()
     if not first:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from intents.adapters import load_adapted
 from intents.four_bit import linear_layers
@@ -127,3 +128,12 @@ def test_an_adapter_for_another_encoder_is_refused(done, families):
 def test_a_folder_without_an_adapter_is_named(tmp_path, families):
     with pytest.raises(ValueError, match="holds no adapter .*run `dvc repro train`"):
         load_adapted(families["bert"], tmp_path)
+
+
+def test_a_pooler_that_is_a_single_layer_is_trained_and_not_put_into_4_bits(tmp_path):
+    sizes = {"vocab_size": 60, "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    AutoModel.from_config(AutoConfig.for_model("albert", **sizes, num_attention_heads=2)).save_pretrained(tmp_path)
+    trainee = build_trainee(tmp_path, INTENTS, model_settings("qlora", head="native"))
+    pooler = trainee.model.get_submodule("albert.pooler")
+    assert {value.dtype for value in pooler.parameters()} == {torch.float32}
+    assert any(value.requires_grad for value in pooler.parameters())

@@ -24,7 +24,7 @@ LABELS = {split: np.arange(len(TEXTS[split])) % 2 for split in ("train", "valida
 
 
 def test_majority_answers_the_most_frequent_training_intent():
-    found = majority_baseline({"train": np.array([0, 2, 2]), "validation": np.array([2, 1, 0, 2])}, 3)
+    found = majority_baseline({"train": np.array([0, 2, 2]), "validation": np.array([2, 0, 0, 2])}, 3)
     assert found.predicted_n.tolist() == [2, 2, 2]
     assert found.validation_accuracy == 0.5 and found.regularisation is None
 
@@ -80,3 +80,9 @@ def test_a_sample_is_bounded_and_depends_on_the_seed_alone():
     drawn = sample_rows(1000, 10, seed=0)
     assert len(set(drawn)) == 10 and (np.diff(drawn) > 0).all()
     assert (drawn == sample_rows(1000, 10, seed=0)).all() and (drawn != sample_rows(1000, 10, seed=1)).any()
+
+
+def test_rows_of_an_intent_that_train_lacks_do_not_count():
+    labels = {"train": LABELS["train"], "validation": np.where(np.arange(10) < 4, 2, LABELS["validation"])}
+    assert regression_baseline(tfidf_features(TEXTS), labels, [1.0]).validation_accuracy == 1.0
+    assert majority_baseline(labels, 1).validation_accuracy == 0.5

@@ -102,6 +102,7 @@ def test_pairs_are_read_as_written(tmp_path):
     [
         (["text", "intent"], [["a", "b"]], "must have the columns pair, aspect, .*; it has: text, intent"),
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in row\(s\) 2"),
+        (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in row\(s\) 1; quote texts"),
         (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in row\(s\) 1"),
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "a", "i", "b", "j"]], "x changes the intent in some"),
     ],
@@ -111,7 +112,14 @@ def test_a_wrong_file_is_one_clear_error(tmp_path, header, rows, message):
         behaviour.read_pairs(write_pairs(tmp_path / "pairs.csv", rows, header))
 
 
-def render(asked, num_pairs, method):
+def test_a_file_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(",".join(COLUMNS).encode() + b"\n1,side,\xf6ffne,down,shut,up\n")
+    with pytest.raises(ValueError, match="evaluate.behaviour_pairs: .*pairs.csv is not UTF-8 .* save it as UTF-8"):
+        behaviour.read_pairs(path)
+
+
+def render(asked, num_pairs, method, level=0.95):
     labels = np.array([0, 0, 1, 1])
     logits = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]], dtype=np.float32))
     answers = Answers(INTENTS, ["a", "b", "c", "d"], [""] * 4, labels, logits, FakeScorer.calibration)
@@ -126,7 +134,7 @@ def render(asked, num_pairs, method):
         "behaviour_pairs": asked,
     }
     curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
-    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, [], method)
+    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, [], method, level)
 
 
 def test_the_report_shows_the_ladder_and_lists_the_pairs_that_failed_escaped(asked):
@@ -141,8 +149,9 @@ def test_the_report_shows_the_ladder_and_lists_the_pairs_that_failed_escaped(ask
     assert "raise mine" not in page  # passed
 
 
-def test_a_report_without_pairs_has_no_section_about_them():
-    page = render([], 0, "full")
+def test_a_report_without_pairs_has_no_section_about_them_and_names_its_intervals_level():
+    page = render([], 0, "full", 0.9)
+    assert "90 % interval" in page and "95 %" not in page
     assert "Behaviour" not in page and "fine-tuned (full): this classifier" in page
 
 

@@ -119,7 +119,7 @@ def test_without_texts_that_ask_for_nothing_the_limit_is_on_wrong_answers():
 
 def test_an_error_rate_that_so_few_rows_cannot_show_is_refused_with_the_least_they_can():
     right = np.zeros(40, bool)
-    with pytest.raises(ValueError, match=r"0.01 cannot be kept: on 40 validation answers .* is 0.0244; set a higher"):
+    with pytest.raises(ValueError, match=r"0.01 cannot be kept: on 40 validation answers .* is 0.0244"):
         error_threshold(np.arange(40.0), right, 0.01)
     with pytest.raises(ValueError, match=r"calibrate.max_error_rate: 0.001 cannot be kept"):
         calibrate(*sample(50, 0), INTENTS, roles_of(), Limits(None, 0.001))
@@ -178,3 +178,21 @@ def test_a_calibration_is_read_back_as_it_was_written(tmp_path):
     calibration = Calibration(1.5, {"window": float(expit(2.0))}, ABSTAIN, ("no_intent",))
     write_calibration(tmp_path, calibration)
     assert read_calibration(tmp_path, INTENTS) == calibration
+
+
+def test_a_limit_on_answers_that_validation_never_gives_is_refused():
+    labels, logits = sample(400, seed=3)
+    logits[:, 2] = -20
+    roles = roles_of(reject=None)
+    with pytest.raises(ValueError, match=r"calibrate.stricter.window: 0.01 cannot be kept: on 0 .* rate, or remove it"):
+        calibrate(labels, logits, INTENTS, roles, Limits(stricter={"window": 0.01}))
+    with pytest.raises(ValueError, match=r"calibrate.max_error_rate: 0.01 .*on 0 .* or null to answer everything"):
+        calibrate(labels * 0, logits - [0, 20, 20], INTENTS, roles_of(), Limits(max_error_rate=0.01))
+
+
+def test_data_without_an_intent_to_act_on_is_refused():
+    labels, logits = sample(100, seed=3)
+    intents = ["no_intent", "oos"]
+    roles = roles_of(out_of_scope="oos", intents=intents)
+    with pytest.raises(ValueError, match=r"calibrate.reject_intent: every intent \(no_intent, oos\) asks for nothing"):
+        calibrate(labels % 2, logits[:, :2], intents, roles, Limits(0.01))

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from intents.checkpoints import Checkpoints, Snapshot, run_key
+from intents.checkpoints import Checkpoints, Snapshot, run_key, surroundings
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
@@ -59,3 +59,11 @@ def test_the_key_changes_with_a_setting_the_data_or_the_code(tmp_path):
     assert len(set(keys)) == len(keys)
     shutil.copytree(tmp_path, tmp_path / "copy")
     assert run_key({"seed": 0}, [tmp_path / "copy/code.py", tmp_path / "copy/encoder"]) == keys[-1]
+
+
+def test_a_processor_that_multiplies_in_another_way_resumes_nothing(monkeypatch):
+    keys = []
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda supported=supported: supported)
+        keys.append(run_key(surroundings(["torch"]), []))
+    assert keys[0] != keys[1]

@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from intents.classifier import build_classifier, freeze, load_classifier, set_dropout
 
+pytest_plugins = ["tests.training_fixtures"]
 INTENTS = ["open", "close", "none"]
 
 
@@ -101,3 +102,13 @@ def test_layers_that_are_spread_over_several_lists_cannot_be_frozen_one_by_one(t
     message = "train.freeze: the layers of flaubert encoders cannot be told apart; set it to embeddings or none"
     with pytest.raises(ValueError, match=message):
         freeze(model, 1)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_a_native_head_for_as_many_other_labels_starts_anew(tmp_path, families, family):
+    torch.manual_seed(0)
+    build_classifier(families[family], ["x", "y"], "native", 10.0).save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    old, new = load_classifier(tmp_path), build_classifier(tmp_path, ["billing", "refund"], "native", 10.0)
+    changed = {name for name, value in new.named_parameters() if not torch.equal(value, old.get_parameter(name))}
+    assert changed == {"classifier.out_proj.weight" if family == "roberta" else "classifier.weight"}

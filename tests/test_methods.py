@@ -11,7 +11,7 @@ import torch
 from intents.batching import PaddingCollator
 from intents.classifier import load_classifier
 from intents.four_bit import linear_layers, paged_adamw
-from intents.methods import prepare
+from intents.methods import build_trainee, prepare
 from intents.predicting import predict_logits
 from intents.trainer import score
 from tests.training_fixtures import ADAPTERS, FAMILIES, INTENTS, PAD, Trained, model_settings
@@ -94,6 +94,15 @@ def test_qlora_computes_in_the_precision_of_training(build, families):
     prepare(model, model_settings("qlora", precision="bf16"), families["bert"])
     name = linear_layers(build())[0]
     assert model.get_submodule(name).base_layer.compute_dtype == torch.bfloat16
+
+
+def test_qlora_computes_in_fp32_where_4_bits_overflow_in_bf16(families, monkeypatch):
+    monkeypatch.setattr("intents.trainer.has_bfloat16", lambda: True)
+    settings = model_settings("qlora", precision="auto")
+    model = build_trainee(families["deberta-v2"], INTENTS, settings).model
+    assert {layer.compute_dtype for layer in model.modules() if hasattr(layer, "compute_dtype")} == {torch.float32}
+    with pytest.raises(ValueError, match="train.precision=bf16: deberta-v2 models overflow in it"):
+        build_trainee(families["deberta-v2"], INTENTS, model_settings("qlora", precision="bf16"))
 
 
 def gradients(model, splits):

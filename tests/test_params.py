@@ -11,6 +11,8 @@ class Settings(Params):
     rate: float = Field(gt=0, lt=1)
     kind: Literal["a", "b"]
     name: str | None
+    layers: int | Literal["none"] | list[str] = "none"
+    limits: dict[str, float] = {}
 
 
 GOOD = "some:\n  rate: 0.5\n  kind: a\n  name: null\n"
@@ -105,3 +107,12 @@ def test_commands_end_with_exit_code_130_on_ctrl_c():
     with pytest.raises(SystemExit) as caught:
         cli.run(main)
     assert caught.value.code == 130
+
+
+def test_a_setting_of_several_kinds_is_named_once_with_all_that_is_valid(load):
+    with pytest.raises(ValueError) as caught:
+        load(GOOD + "  layers: [1]\n  limits: {a: much}\n")
+    title, *lines = str(caught.value).splitlines()
+    assert "2 wrong setting(s)" in title
+    assert lines[0].startswith("  some.layers: input should be a valid integer, or input should be 'none', or ")
+    assert lines[1].startswith("  some.limits.a: input should be a valid number")

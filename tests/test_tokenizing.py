@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,3 +108,11 @@ def test_a_foreign_table_is_refused_and_nothing_written(tmp_path, tiny_encoder):
     with pytest.raises(ValueError, match="foreign.parquet carries no 'intents'"):
         tokenize_table(tmp_path / "foreign.parquet", tmp_path / "out.parquet", load_tokenizer(tiny_encoder, 16))
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_model_without_a_token_to_pad_with_is_refused(tmp_path, tiny_encoder):
+    shutil.copytree(tiny_encoder, tmp_path / "decoder")
+    settings = tmp_path / "decoder/tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": None}))
+    with pytest.raises(ValueError, match="encoder.name: bert models have no token to pad with"):
+        load_tokenizer(tmp_path / "decoder", 16)
