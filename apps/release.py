@@ -30,7 +30,7 @@ def release(target: Path) -> None:
     missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, EXPORT_METRICS_PATH) if not part.exists()]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: run `dvc repro`, or `dvc pull`")
-    with atomic_path(target) as folder:
+    with atomic_path(target, folder=True) as folder:
         shutil.copytree(CLASSIFIER_DIR, folder)
         shutil.copytree(ONNX_DIR, folder / "onnx")
         shutil.copyfile(EXPORT_METRICS_PATH, folder / "onnx/metrics.json")

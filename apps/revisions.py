@@ -69,9 +69,10 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
     if not target.exists():
         from dvc.api import DVCFileSystem
 
-        with atomic_path(target) as temporary:
+        files = DVCFileSystem(str(root), rev=commit)
+        with atomic_path(target, folder=files.isdir(path)) as temporary:
             try:
-                DVCFileSystem(str(root), rev=commit).get(path, str(temporary), recursive=True)
+                files.get(path, str(temporary), recursive=True)
             except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
                 raise ValueError(
                     f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
@@ -210,10 +211,25 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 
 
 def load_classifier(folder: Path) -> PreTrainedModel:
-    """Return the trained classifier in `folder`, in fp32, in evaluation mode."""
+    """Return the trained classifier in `folder`, in fp32, in evaluation mode.
+
+    Raises:
+        ValueError: there is none, or its weights are damaged or lack a part.
+
+    """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no classifier (no config.json): run `dvc repro`, or `dvc pull {folder}`")
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: the weights are damaged ({error}); fetch or train them anew") from None
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{folder} holds no trained classifier: its weights lack {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''}; name the folder of a classifier, not of an encoder"
+        )
     return model.eval()
 
 

@@ -1,21 +1,21 @@
 """Changes intents in tables of labelled texts, and appends rows to them; all else stays as it was.
 
-CSV, TSV and JSONL keep every byte outside the changed cells (JSONL: outside the changed lines). Parquet is written
-anew: the same columns, types and compression.
+CSV, TSV and JSONL keep every byte outside the changed cells. Parquet is written anew: the same columns, types and
+compression.
 """
 
 import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intents.files import atomic_path
+from intents.files import UnixLines, atomic_path
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -36,6 +36,7 @@ def edit_table(
 
     """
     suffix = path.suffix.lower()
+    path = path.resolve()  # a link stays one, and what it points to is changed
     if suffix == ".parquet":
         return _edit_parquet(path, intent_column, changed, added)
     content = path.read_bytes().decode(encoding, errors="surrogateescape")
@@ -57,6 +58,7 @@ def edit_table(
         raise ValueError(f"{path}: {character!r} cannot be written in {encoding} (prepare.encoding)") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
+        shutil.copymode(path, temporary)
 
 
 def _edit_csv(
@@ -78,7 +80,8 @@ def _edit_csv(
         if not parts[-1].endswith(("\n", "\r")):
             parts.append(line_end)
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, header, restval="", delimiter=delimiter, lineterminator=line_end)
+        target = text if line_end == "\r\n" else UnixLines(text)
+        writer = csv.DictWriter(target, header, restval="", delimiter=delimiter)
         writer.writerows(added)
         parts.append(text.getvalue())
     return "".join(parts)
@@ -109,16 +112,22 @@ def _edit_jsonl(
 
 
 def _with_value(line: str, key: str, value: str) -> str:
-    """Return the JSON object `line` with `value` under `key`, in the style in which it is written."""
-    body = line.rstrip("\r")
-    row = json.loads(body)
-    styles: list[dict[str, Any]] = [
-        {"ensure_ascii": ascii_only, "separators": separators}
-        for ascii_only in (body.isascii(), not body.isascii())
-        for separators in ((", ", ": "), (",", ":"))
-    ]
-    style = next((style for style in styles if json.dumps(row, **style) == body), styles[0])
-    return json.dumps({**row, key: value}, **style) + line[len(body) :]
+    """Return the JSON object `line` with `value` under `key`, which it has; all else is written as it was."""
+    decoder = json.JSONDecoder()
+    at, span = _past_blanks(line, line.index("{") + 1), (0, 0)
+    while line[at] != "}":
+        name, at = decoder.raw_decode(line, at)
+        start = _past_blanks(line, _past_blanks(line, at) + 1)  # past the colon
+        _, at = decoder.raw_decode(line, start)
+        span = (start, at) if name == key else span  # of a key that is there twice, the last counts
+        at = _past_blanks(line, at)
+        at = _past_blanks(line, at + 1) if line[at] == "," else at
+    return line[: span[0]] + json.dumps(value, ensure_ascii=line.isascii()) + line[span[1] :]
+
+
+def _past_blanks(line: str, at: int) -> int:
+    """Return the position of the first character from `at` on that is no blank of JSON."""
+    return at + len(line[at:]) - len(line[at:].lstrip(" \t\r\n"))
 
 
 def _edit_parquet(
@@ -138,3 +147,4 @@ def _edit_parquet(
         table = pa.concat_tables([table, pa.table(new, schema=table.schema)])
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="none" if codec == "UNCOMPRESSED" else codec)
+        shutil.copymode(path, temporary)

@@ -20,6 +20,7 @@ _LARGE = 100_000  # texts from which on chance collisions would cost more than t
 _WINDOW = 64  # in a crowded bucket a text is compared with this many neighbours
 _CHUNK = 1 << 22
 _NOT_WORD = re.compile(r"[\W_]+")
+_ASCII_SIGN = re.compile(r"[#$+<=>|~]")  # those for which _is_sign holds
 
 IntArray = NDArray[np.int64]
 
@@ -27,9 +28,10 @@ IntArray = NDArray[np.int64]
 def normalise(text: str) -> str:
     """Return `text` in NFKC, case-folded, with every run of characters that are no letter or digit as one blank.
 
-    A text without any letter or digit keeps its characters.
+    Signs that mean something of their own (+, #, currencies, emojis) stay: C++ is not C#. So do the characters of a
+    text without any letter or digit.
     """
-    if text.isascii():
+    if text.isascii() and not _ASCII_SIGN.search(text):
         folded = text.casefold()
         return _NOT_WORD.sub(" ", folded).strip() or folded.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -43,7 +45,13 @@ def _blank(run: re.Match[str]) -> str:
     if run.start() > 0:
         marks = itertools.takewhile(lambda character: unicodedata.category(character)[0] == "M", characters)
         num_marks = sum(1 for _ in marks)
-    return characters[:num_marks] + (" " if num_marks < len(characters) else "")
+    rest = characters[num_marks:]
+    signs = "".join(character for character in rest if _is_sign(character))
+    return characters[:num_marks] + (f" {signs} " if signs else " " if rest else "")
+
+
+def _is_sign(character: str) -> bool:
+    return character == "#" or unicodedata.category(character) in ("Sc", "Sm", "So")
 
 
 @dataclass(frozen=True)

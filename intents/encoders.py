@@ -44,7 +44,7 @@ def materialise_encoder(name: str, revision: str | None, target: Path) -> dict[s
 
     """
     source = _find(name, revision)
-    with atomic_path(target) as folder:
+    with atomic_path(target, folder=True) as folder:
         folder.mkdir()
         for pattern in _PATTERNS:
             for path in sorted(source.glob(pattern)):

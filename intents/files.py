@@ -8,21 +8,23 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on an error it is removed.
 
-    The temporary path may become a file or a folder.
+    The temporary path is to become a file, or a `folder`: each replaces only its own kind.
 
     Raises:
-        ValueError: `path` is a device or a pipe, which must not be replaced.
+        ValueError: `path` is of the other kind, or a device or a pipe, which must not be replaced.
 
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is neither a file nor a folder; name another output")
+    if path.exists() and path.is_dir() != folder:
+        raise ValueError(f"{path} is a {'file; name a folder' if folder else 'folder; name a file'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     _remove(temporary)  # a killed run with the same process id, common in containers, leaves one
@@ -53,12 +55,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+class UnixLines:
+    """What a csv.writer writes to, so that the lines of `file` end as on Unix and all that needs quotes has them.
+
+    Python 3.11's writer quotes a carriage return, at which readers end the row, only where its own lines end in one:
+    leave it the end that it has by itself, carriage return and line feed.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        """Write a line that ends in carriage return and line feed."""
+        return self._file.write(line[:-2] + "\n")
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write `rows` under a header of `columns`, or of the first row's keys, whole or not at all."""
     if columns is None:
         columns = list(rows[0]) if rows else []
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(UnixLines(file), columns)
         if columns:
             writer.writeheader()
         writer.writerows(rows)

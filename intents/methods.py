@@ -81,7 +81,7 @@ def finish(trainee: Trainee, encoder_dir: Path, folder: Path) -> PreTrainedModel
     makes of the two. Without an adapter `folder` holds a note that says so, and nothing else.
     """
     model, note = trainee.model, trainee.note
-    with atomic_path(folder) as part:
+    with atomic_path(folder, folder=True) as part:
         part.mkdir()
         if trainee.adapter is not None:
             save_adapter(trainee.adapter, part)

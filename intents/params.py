@@ -37,7 +37,7 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: run this from the root of the repository") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that no calendar has
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} must hold sections of settings, found {type(loaded).__name__}")
@@ -78,4 +78,4 @@ def _explain(section: str, model: type[Params], found: Sequence[Any]) -> str:
         return "missing; add it to params.yaml (git diff params.yaml shows what was removed)"
     messages = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in found)
     joined = ", or ".join(message[0].lower() + message[1:] for message in messages)
-    return f"{joined}, got {found[0]['input']!r}"
+    return f"{joined}, got {found[0]['input']!r}" if found[0]["loc"] else joined  # not the whole section

@@ -20,7 +20,7 @@ from intents.checking import (
 )
 from intents.duplicates import near_duplicate_groups, normalise, unlike_known
 from intents.rows import SPLITS, RawRows, raise_problems
-from intents.splitting import stratified_group_split
+from intents.splitting import TooFewGroupsError, stratified_group_split
 
 SCHEMA = pa.schema(
     [
@@ -179,11 +179,11 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
         return []
     problems = []
     for rows in positions.values():
-        found = (selection.kept[i] for i in rows)
+        found = [selection.kept[i] for i in rows]
         places = "; ".join(f"{e.file}, row {e.row}: {e.intent}" for e in found)
+        texts = " and ".join(dict.fromkeys(repr(e.text) for e in found))
         problems.append(
-            f"{places}: the same text {selection.kept[rows[0]].text!r} under two intents"
-            " (mend the file, or set prepare.conflicts=drop)"
+            f"{places}: the same text {texts} under two intents (mend the file, or set prepare.conflicts=drop)"
         )
     return problems
 
@@ -212,13 +212,19 @@ def _assign(
     if carved:
         label_of = {intent: label for label, intent in enumerate(intents)}
         wanted = {split: shares[split] for split in carved}
-        found = stratified_group_split(
-            [label_of[examples[position].intent] for position in pool],
-            [groups[position] for position in pool],
-            [examples[position].text for position in pool],
-            {**wanted, "train": 1 - sum(wanted.values())},
-            seed,
-        )
+        try:
+            found = stratified_group_split(
+                [label_of[examples[position].intent] for position in pool],
+                [groups[position] for position in pool],
+                [examples[position].text for position in pool],
+                {**wanted, "train": 1 - sum(wanted.values())},
+                seed,
+            )
+        except TooFewGroupsError as error:
+            raise ValueError(
+                f"intent {intents[error.label]!r}: so many of its texts are near-duplicates of other intents' that train,"
+                f" {' and '.join(wanted)} cannot all have some; add texts, or raise prepare.near_duplicate_threshold"
+            ) from None
         for position, split in zip(pool, found, strict=True):
             assigned[position] = split
     return assigned

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from intents.bulk.places import FORMATS, format_of
 from intents.bulk.reading import Source, open_table
-from intents.files import write_text
+from intents.files import write_csv
 from intents.rows import RawRows
 
 MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"
@@ -92,11 +92,7 @@ def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[S
 
 def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:
     """Write `rows` as a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(ReviewRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+    write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(ReviewRow)])
 
 
 def read_review(path: Path) -> list[ReviewRow]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intents.bulk.rows import plain_values
+
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SHOWN_PROBLEMS = 50
@@ -95,10 +97,23 @@ def _find_columns(path: Path, columns: Columns, header: list[str], labelled: boo
     for setting, name in (("text_column", columns.text), ("intent_column", columns.intent))[: 2 if labelled else 1]:
         if name not in header:
             found = ", ".join(header) or "none"
-            hint = "" if found.isprintable() else "; set prepare.encoding"
+            hint = "" if found.replace("\t", "").isprintable() else "; set prepare.encoding"
+            if not hint and len(header) == 1 and path.suffix.lower() in (".csv", ".tsv"):
+                hint = "; fields are separated by commas, in .tsv files by tabs"
             raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}{hint}")
+    read = (columns.text, columns.intent, columns.kind, columns.split) if labelled else (columns.text,)
+    double = next((name for name in read if name and header.count(name) > 1), None)
+    if double:
+        raise ValueError(f"{path} has two columns called {double!r}; rename one")
     if not labelled:
         return [header.index(columns.text), None, None, None]
+    if columns.split and columns.split not in header:  # an official split that is passed over spoils every figure
+        alike = [name for name in header if name.strip().casefold() == columns.split.strip().casefold()]
+        if alike:
+            raise ValueError(
+                f"{path} has no column {columns.split!r} (prepare.split_column), but {alike[0]!r}; set"
+                f" prepare.split_column={alike[0]}, or null to ignore it"
+            )
     optional = [header.index(name) if name in header else None for name in (columns.kind, columns.split)]
     return [header.index(columns.text), header.index(columns.intent), *optional]
 
@@ -107,6 +122,7 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
     if not labelled and (cells[0] is None or not str(cells[0]).strip()):
         return None
     cells[2:] = ["" if cell is None else cell for cell in cells[2:]]
+    cells[1:] = [str(cell) if type(cell) is int else cell for cell in cells[1:]]  # intents may be numbers
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
             found = "nothing" if cell is None else f"{type(cell).__name__} {cell!r}"
@@ -138,6 +154,8 @@ def _decode(path: Path, encoding: str) -> str:
         raise ValueError(
             f"{path} is not {encoding} ({error.reason} at byte {error.start}); set prepare.encoding"
         ) from None
+    except ValueError as error:  # encodings of other things than files, such as idna
+        raise ValueError(f"prepare.encoding: {encoding!r} cannot be used ({error}); try utf-8 or latin-1") from None
 
 
 def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
@@ -175,9 +193,9 @@ def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
             continue
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits are refused, too
             value = None
-            rows.complain(number, f"not valid JSON ({error.msg})")
+            rows.complain(number, f"not valid JSON ({getattr(error, 'msg', 'nested too deep, or a number too long')})")
         else:
             if not isinstance(value, dict):
                 rows.complain(number, f"must be a JSON object, found {type(value).__name__}")
@@ -201,7 +219,7 @@ def _parquet_records(path: Path, columns: Columns) -> Iterator[Any]:
         yield names
         wanted = [name for name in names if name in (columns.text, columns.intent, columns.kind, columns.split)]
         for batch in file.iter_batches(columns=wanted):
-            read = {name: batch.column(name).to_pylist() for name in wanted}
+            read = {name: plain_values(batch.column(name)) for name in wanted}
             yield from ([read[name][i] if name in read else None for name in names] for i in range(len(batch)))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from None

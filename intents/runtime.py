@@ -10,7 +10,7 @@ Shapes: n texts, b texts of one batch, t tokens, c intents.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -115,7 +115,9 @@ class IntentClassifier:
 
     def logits(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Return the raw scores, (n, c); texts of similar length share a batch, the order of `texts` is kept."""
-        _check_texts(texts)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size!r}")
+        texts = _checked(texts)
         ids = [self._tokenizer.encode(text).ids for text in texts]
         logits_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: -len(ids[i]))
@@ -136,14 +138,19 @@ class IntentClassifier:
         return logits
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _checked(texts: Iterable[str]) -> list[str]:
+    """Return the texts as a list, if each can be answered."""
     if isinstance(texts, str):
         raise ValueError(f"texts must be a list of texts; for one text pass [{texts[:40]!r}]")
+    texts = list(texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"texts[{row}] must be a text, got {type(text).__name__} {text!r}")
         if not text.strip():
             raise ValueError(f"texts[{row}] is empty: leave it out, there is nothing to recognise")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"texts[{row}] holds half a character (a lone surrogate): decode it anew, got {text!r}")
+    return texts
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:
@@ -162,21 +169,28 @@ def _open_session(
     options.graph_optimization_level = _OPTIMISATION[optimisation]
     cached = None if cache_dir is None else _cached_path(path, optimisation, Path(cache_dir))
     if cached is not None and cached.is_file():
-        path, cached = cached, None
         options.graph_optimization_level = _OPTIMISATION["none"]
+        try:
+            return _session(cached, options)
+        except ValueError:  # a damaged copy: what it was made of is still there
+            options.graph_optimization_level = _OPTIMISATION[optimisation]
     partial = None if cached is None else cached.with_name(f".{cached.name}.{os.getpid()}.part")
     if partial is not None:
         partial.parent.mkdir(parents=True, exist_ok=True)
         options.optimized_model_filepath = str(partial)
+    session = _session(path, options)
+    if partial is not None and cached is not None:
+        os.replace(partial, cached)
+    return session
+
+
+def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
         )
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
         raise damaged(path, str(error).strip().splitlines()[0]) from None
-    if partial is not None and cached is not None:
-        os.replace(partial, cached)
-    return session
 
 
 def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:

@@ -8,6 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class TooFewGroupsError(ValueError):
+    """The rows of one label are in too few groups to be in every split."""
+
+    def __init__(self, label: int, splits: Sequence[str]) -> None:
+        super().__init__(f"label {label} has too few groups of its own to be in each of {', '.join(splits)}")
+        self.label = label
+
+
 def stratified_group_split(
     labels: Sequence[int], groups: Sequence[int], keys: Sequence[str], shares: dict[str, float], seed: int
 ) -> list[str]:
@@ -19,7 +27,7 @@ def stratified_group_split(
     most one other row across each boundary.
 
     Raises:
-        ValueError: a label has too few groups to be in each split.
+        TooFewGroupsError: a label has too few groups to be in each split.
 
     """
     splits = list(shares)
@@ -46,7 +54,7 @@ def stratified_group_split(
             assigned[row] = splits[split]
     for label, missing in lacking.items():
         if missing:  # groups that span labels can use up what another label needs
-            raise ValueError(f"label {label} has too few groups of its own to be in each of {', '.join(splits)}")
+            raise TooFewGroupsError(label, splits)
     return assigned
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     encoder = json.loads(ENCODER_MANIFEST.read_text(encoding="utf-8"))
     dataset = Path(read_params()["prepare"]["source"]).stem.replace("_", "-")
     page = render_card(params.title, params.license, params.languages, encoder, dataset, facts(params.example))
-    with atomic_path(CLASSIFIER_DIR) as folder:
+    with atomic_path(CLASSIFIER_DIR, folder=True) as folder:
         shutil.copytree(TRAINED_DIR, folder)
         shutil.copyfile(CALIBRATION_DIR / CALIBRATION_FILE, folder / CALIBRATION_FILE)
         write_text(folder / "README.md", page)

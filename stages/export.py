@@ -132,7 +132,7 @@ def main() -> None:
     """Run the stage."""
     params = load_params("export", ExportParams)
     limits = {"min_agreement": params.min_agreement, "max_accuracy_drop": params.max_accuracy_drop}
-    with atomic_path(ONNX_DIR) as folder:
+    with atomic_path(ONNX_DIR, folder=True) as folder:
         folder.mkdir()
         tokens, expected_nc = write_graph(folder)
         settings = read_settings(folder)

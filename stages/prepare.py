@@ -66,8 +66,9 @@ def write_outputs(prepared: Prepared) -> None:
 def main() -> None:
     """Run the stage."""
     params = load_params("prepare", PrepareParams)
+    tables = read_tables(params)
     prepared = prepare(
-        read_tables(params),
+        tables,
         params.read_unlabelled(),
         exclude_intents=params.exclude_intents,
         out_of_scope_intent=params.out_of_scope_intent,
@@ -80,7 +81,9 @@ def main() -> None:
     )
     write_outputs(prepared)
     rows = prepared.metrics["rows"]
-    print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows")
+    carved = [split for split in SPLITS[1:] if not any(split in table.splits for table in tables)]
+    whence = f"; {' and '.join(carved)} carved from {params.source}" if carved else ""
+    print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows{whence}")
     if unlabelled := prepared.metrics.get("unlabelled"):
         print(f"and {unlabelled['rows']} unlabelled ones; {unlabelled['left_out']} more repeat others or labelled rows")
     print(f"left out {len(prepared.rejected)} rows: {PREPARED_DIR / 'rejected.csv'} says which and why")

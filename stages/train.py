@@ -210,7 +210,7 @@ def _train(
         scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
         metrics["validation"] = _headline(scores)
         metrics["merging"] = {"log_loss_change": round(scores["log_loss"] - result.best["log_loss"], 4)}
-    with atomic_path(TRAINED_DIR) as folder:
+    with atomic_path(TRAINED_DIR, folder=True) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])

@@ -63,6 +63,16 @@ def test_a_folder_without_a_classifier_is_named(tmp_path):
         load_classifier(tmp_path)
 
 
+def test_an_encoder_or_a_damaged_file_is_no_classifier(classifier, tiny_encoder, tmp_path):
+    with pytest.raises(ValueError, match="holds no trained classifier: its weights lack classifier"):
+        load_classifier(tiny_encoder)
+    classifier.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="the weights are damaged"):
+        load_classifier(tmp_path)
+
+
 def test_dropout_is_that_of_the_setting(classifier):
     ids = torch.tensor([[2, 7, 9, 3]])
     classifier.train()

@@ -78,3 +78,23 @@ def test_what_the_encoding_cannot_hold_is_refused_and_the_file_stays(tmp_path):
     with pytest.raises(ValueError, match=r"a.csv: '€' cannot be written in latin-1 \(prepare.encoding\)"):
         edit(path, "text,intent\nä,open\n", {2: "€"}, encoding="latin-1")
     assert path.read_bytes() == "text,intent\nä,open\n".encode("latin-1")
+
+
+def test_a_line_of_jsonl_keeps_its_other_values_as_they_are_written(tmp_path):
+    before = '{"n": 1e5 , "x":0.1000000000000000055511, "intent" : "open", "nested": {"intent": "open"}, "text":"a}"}\n'
+    after = edit(tmp_path / "a.jsonl", before, {1: 'sh"ut'}).decode()
+    assert after == before.replace('"intent" : "open"', '"intent" : "sh\\"ut"')
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_private_file_stays_private_and_a_link_stays_a_link(tmp_path, suffix):
+    path, link = tmp_path / f"a.{suffix}", tmp_path / f"link.{suffix}"
+    if suffix == "csv":
+        path.write_text("text,intent\na,open\n")
+    else:
+        pq.write_table(pa.table({"text": ["a"], "intent": ["open"]}), path)
+    path.chmod(0o600)
+    link.symlink_to(path.name)
+    edit_table(link, "intent", {2 if suffix == "csv" else 1: "shut"}, [])
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    assert b"shut" in path.read_bytes()

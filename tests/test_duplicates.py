@@ -95,7 +95,9 @@ def test_short_empty_and_odd_texts_are_told_apart():
         ("ﬁne ①", "fine 1"),
         ("snake_case", "snake case"),
         ("?!", "?!"),
-        ("thanks \u2764\ufe0f", "thanks"),
+        ("thanks \u2764\ufe0f", "thanks \u2764"),
+        ("C++, C# & -5 \u20ac!", "c ++ c # 5 \u20ac"),
+        ("c++", "c ++"),
     ],
 )
 def test_normalises(text, expected):

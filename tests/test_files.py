@@ -1,3 +1,4 @@
+import csv
 import errno
 import hashlib
 import json
@@ -63,7 +64,7 @@ def test_an_error_while_writing_leaves_the_earlier_folder(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
     (path / "weights").write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(path, folder=True) as temporary:
         temporary.mkdir()
         (temporary / "weights").write_text("new")
         raise RuntimeError("crash")
@@ -75,7 +76,7 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
     (path / "stale").write_text("old")
-    with atomic_path(path) as temporary:
+    with atomic_path(path, folder=True) as temporary:
         temporary.mkdir()
         (temporary / "weights").write_text("new")
     assert [file.name for file in path.iterdir()] == ["weights"]
@@ -172,3 +173,23 @@ def test_a_table_is_written_with_its_header_even_where_it_has_no_rows(tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == b"text,share\n"
     write_csv(tmp_path / "a.csv", [])
     assert (tmp_path / "a.csv").read_bytes() == b""
+
+
+def test_a_file_never_replaces_a_folder_nor_a_folder_a_file(tmp_path):
+    (tmp_path / "reports/2026").mkdir(parents=True)
+    (tmp_path / "reports/2026/notes.txt").write_text("precious")
+    for write in (lambda path: write_text(path, "new"), lambda path: write_csv(path, [{"a": 1}])):
+        with pytest.raises(ValueError, match="reports is a folder; name a file"):
+            write(tmp_path / "reports")
+    with pytest.raises(ValueError, match="notes.txt is a file; name a folder"):
+        with atomic_path(tmp_path / "reports/2026/notes.txt", folder=True):
+            raise AssertionError("never reached")
+    assert (tmp_path / "reports/2026/notes.txt").read_text() == "precious"
+
+
+def test_whatever_a_cell_holds_a_csv_file_is_read_back_as_it_was_written(tmp_path):
+    cells = ["wipers\ron", "two\nlines", "both\r\n", 'a "quote"', "a, comma", " plain "]
+    write_csv(tmp_path / "a.csv", [{"text": cell, "row": str(row)} for row, cell in enumerate(cells)])
+    assert (tmp_path / "a.csv").read_bytes().startswith(b'text,row\n"wipers\ron",0\n')
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == cells

@@ -77,6 +77,13 @@ def test_broken_yaml_says_where(load):
         load("some:\n  rate: [0.5\n")
 
 
+def test_what_is_no_utf_8_and_a_date_that_no_calendar_has_name_the_file(tmp_path):
+    for content in (GOOD.encode() + b"# caf\xe9\n", GOOD.encode() + b"date: 2020-13-45\n"):
+        (tmp_path / "params.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match="params.yaml is not valid YAML: "):
+            load_params("some", Settings, tmp_path / "params.yaml")
+
+
 def test_a_missing_file_says_from_where_to_run(tmp_path):
     with pytest.raises(ValueError, match="params.yaml does not exist: run this from the root of the repository"):
         load_params("some", Settings, tmp_path / "params.yaml")

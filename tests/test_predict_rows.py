@@ -123,3 +123,13 @@ def test_json_objects_with_different_keys_become_one_table(classifier, tmp_path)
     assert written["n"] == [1.0, 1.5, None]
     assert written["late"] == [None, True, None]
     assert written["mixed"] == [None, None, "[1]"]
+
+
+def test_a_carriage_return_in_a_text_tears_no_row_and_nan_is_valid_json(classifier, tmp_path):  # noqa: F811
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "wipers\ron", "n": float("nan")}, {"text": "off", "n": 1.0}])
+    answer(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", classifier)
+    assert '"n": "nan"' in (tmp_path / "out.jsonl").read_text()
+    (tmp_path / "in.csv").write_text('text\n"wipers\ron"\noff\n', newline="")
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == ["wipers\ron", "off"]

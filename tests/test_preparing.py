@@ -63,6 +63,13 @@ def test_a_conflict_names_both_rows_and_the_remedy():
     assert "(mend the file, or set prepare.conflicts=drop)" in message
 
 
+def test_signs_make_another_text_and_a_conflict_shows_both_spellings():
+    rows = [("great \U0001f44d", "open"), ("great \U0001f44e", "close"), ("c++ crash", "open"), ("c# crash", "close")]
+    run(table([*PLAIN, *rows]))
+    with pytest.raises(ValueError, match=r"the same text 'it, now' and 'It now\?' under two intents"):
+        run(table([*PLAIN, ("it, now", "open"), ("It now?", "close")]))
+
+
 def test_conflicts_can_be_dropped_with_all_their_rows():
     prepared = run(table(PLAIN + CONFLICT), conflicts="drop")
     assert [(row, reason) for _, row, _, _, reason in prepared.rejected] == [

@@ -188,3 +188,50 @@ def test_a_file_in_another_encoding_altogether_names_the_setting(tmp_path):
 def test_a_missing_file_names_the_settings(tmp_path):
     with pytest.raises(ValueError, match="nowhere.csv does not exist or is not a file; prepare.source, validation"):
         read_rows(tmp_path / "nowhere.csv", Columns())
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    message = message_of(tmp_path / "a.csv", "intent,text,intent\na,open it,b\n")
+    assert "a.csv has two columns called 'intent'; rename one" in message
+    arrays = [pa.array(["open it"]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.table(arrays, names=["text", "intent", "intent"]), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="a.parquet has two columns called 'intent'; rename one"):
+        read_rows(tmp_path / "a.parquet", Columns())
+
+
+def test_a_split_column_in_other_letters_is_not_passed_over(tmp_path):
+    content = "text,intent,Split\nopen it,a,test\n"
+    assert "(prepare.split_column), but 'Split'; set prepare.split_column=Split" in message_of(
+        tmp_path / "a.csv", content
+    )
+    assert len(read(tmp_path / "a.csv", content, columns=Columns(split=None))) == 1
+
+
+def test_intents_may_be_numbers(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", text=["x", "y"], intent=[0, 12], kind=[3, None])
+    rows = read_rows(path, Columns())
+    assert (rows.intents, rows.kinds, rows.problems) == (["0", "12"], ["3", ""], [])
+    assert "intent must be a string, found bool True" in message_of(
+        tmp_path / "a.jsonl", '{"text": "x", "intent": true}\n'
+    )
+
+
+def test_json_that_python_cannot_hold_and_bytes_that_are_no_text_name_their_row(tmp_path):
+    lines = ["[" * 100_000, f'{{"text": "x", "intent": {"9" * 5000}}}', '{"text": "x", "intent": "a"}']
+    message = message_of(tmp_path / "a.jsonl", "\n".join(lines))
+    assert "row 1: not valid JSON" in message and "row 2: not valid JSON" in message
+    broken = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
+    path = write_parquet(tmp_path / "a.parquet", text=broken, intent=["a", "b"])
+    assert read_rows(path, Columns()).problems == [f"{path}, row 2: text must be a string, found bytes b'\\xff'"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_another_separator_is_pointed_out(tmp_path, separator):
+    message = message_of(tmp_path / "a.csv", f"text{separator}intent\nopen it{separator}a\n")
+    assert message.endswith("; fields are separated by commas, in .tsv files by tabs")
+
+
+def test_an_encoding_that_is_not_for_files_names_the_setting(tmp_path):
+    assert "prepare.encoding: 'idna' cannot be used" in message_of(
+        tmp_path / "a.csv", b"text,intent\nopen it,a\n", encoding="idna"
+    )

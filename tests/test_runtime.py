@@ -104,6 +104,24 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
     assert len(list(cache.iterdir())) == 2
 
 
+def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
+    expected = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1 word2"])
+    (cached,) = (tmp_path / "cache").iterdir()
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:1000])
+    again = IntentClassifier.load(folder, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(again.logits(["word1 word2"]), expected)
+    assert len(cached.read_bytes()) == len(whole)
+
+
+def test_texts_may_come_one_by_one_and_a_batch_needs_one(folder):
+    classifier = IntentClassifier.load(folder)
+    texts = random_texts(3)
+    np.testing.assert_array_equal(classifier.logits(text for text in texts), classifier.logits(texts))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got -1"):
+        classifier.predict(texts, batch_size=-1)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -111,6 +129,7 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
         (["fine", " \n"], r"texts\[1\] is empty"),
         (["fine", None], r"texts\[1\] must be a text, got NoneType None"),
         ([b"bytes"], r"texts\[0\] must be a text, got bytes"),
+        (["fine", "a\ud800b"], r"texts\[1\] holds half a character"),
     ],
 )
 def test_rejects_what_is_no_text_and_says_which(folder, texts, message):

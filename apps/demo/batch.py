@@ -10,6 +10,7 @@ from pathlib import Path
 from apps.demo.answering import answer_many
 from apps.demo.catalogue import Loaded
 from apps.demo.limits import Limits
+from intents.files import UnixLines
 
 _ROWS_AT_ONCE = 256
 _PREVIEW_ROWS = 8
@@ -56,7 +57,7 @@ def answer_file(
     while any(prefix + name in header for name in ADDED_COLUMNS):
         prefix += "predicted_"
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, header + [prefix + name for name in ADDED_COLUMNS], lineterminator="\n")
+        writer = csv.DictWriter(UnixLines(file), header + [prefix + name for name in ADDED_COLUMNS])
         writer.writeheader()
         for row, found in zip(rows, answers, strict=True):
             writer.writerow(row | {prefix + name: found[name] for name in ADDED_COLUMNS})

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -102,8 +103,21 @@ def _decoded(cell: bytes | None) -> str | bytes | None:
 
 
 def to_json(value: Any) -> str:
-    """Return `value` as one line of JSON; what JSON lacks (times, decimals, bytes) becomes a string."""
-    return without_surrogates(json.dumps(value, ensure_ascii=False, default=_stringify))
+    """Return `value` as one line of JSON; what JSON lacks (times, decimals, bytes, nan) becomes a string."""
+    try:
+        line = json.dumps(value, ensure_ascii=False, default=_stringify, allow_nan=False)
+    except ValueError:
+        line = json.dumps(_finite(value), ensure_ascii=False, default=_stringify)
+    return without_surrogates(line)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with strings in place of the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_cell(value: Any) -> str:

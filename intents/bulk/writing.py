@@ -13,6 +13,7 @@ from fsspec.utils import infer_compression
 
 from intents.bulk.places import STANDARD, atomic_output
 from intents.bulk.rows import Window, to_cell, to_json
+from intents.files import UnixLines
 
 _ROW_GROUP_ROWS = 1 << 16
 _ROW_GROUP_BYTES = 1 << 26
@@ -68,7 +69,7 @@ class _Csv:
         self._file = file
         self._names = list(names)
         self._answer_names = answers.names
-        self._writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        self._writer = csv.writer(UnixLines(file), delimiter=delimiter)
         self._writer.writerow([to_cell(name) for name in [*self._names, *self._answer_names]])
 
     def write(self, window: Window, answers: pa.RecordBatch) -> None:
