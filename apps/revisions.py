@@ -69,13 +69,13 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
     if not target.exists():
         from dvc.api import DVCFileSystem
 
-        files = DVCFileSystem(str(root), rev=commit)
-        with atomic_path(target, folder=files.isdir(path)) as temporary:
-            try:
+        try:
+            files = DVCFileSystem(str(root), rev=commit)
+            with atomic_path(target, folder=files.isdir(path)) as temporary:
                 files.get(path, str(temporary), recursive=True)
-            except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
-                raise ValueError(
-                    f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
-                    " pull` it first"
-                ) from None
+        except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
+            raise ValueError(
+                f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
+                " pull` it first"
+            ) from None
     return target

@@ -127,7 +127,9 @@ def _with_value(line: str, key: str, value: str) -> str:
 
 def _past_blanks(line: str, at: int) -> int:
     """Return the position of the first character from `at` on that is no blank of JSON."""
-    return at + len(line[at:]) - len(line[at:].lstrip(" \t\r\n"))
+    while line[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def _edit_parquet(

@@ -222,8 +222,9 @@ def _assign(
             )
         except TooFewGroupsError as error:
             raise ValueError(
-                f"intent {intents[error.label]!r}: so many of its texts are near-duplicates of other intents' that train,"
-                f" {' and '.join(wanted)} cannot all have some; add texts, or raise prepare.near_duplicate_threshold"
+                f"intent {intents[error.label]!r}: so many of its texts are near-duplicates of other intents' that"
+                f" {', '.join([*wanted, 'train'])} cannot all have some; add texts, or raise"
+                " prepare.near_duplicate_threshold"
             ) from None
         for position, split in zip(pool, found, strict=True):
             assigned[position] = split
