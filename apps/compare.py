@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.experiments import finished_experiments, unfinished_experiments
+from apps.revisions import resolve
 from intents.cli import run
 from intents.grouping import Result, rows_differ
 
@@ -77,10 +78,15 @@ def gather_named(revisions: Sequence[str]) -> tuple[list[Result], list[str]]:
     from apps.results import ResultReader
 
     names = dict.fromkeys(["HEAD", *revisions] if len(revisions) == 1 else revisions)
-    unfinished = unfinished_experiments()
+    unfinished, finished = unfinished_experiments(), finished_experiments()
     for name in names:
-        if name in unfinished and name not in finished_experiments():
+        if name in unfinished and name not in finished:
             raise ValueError(f"{unfinished[name]}; it has no result to compare")
+        if name in finished and finished[name] != resolve(name):
+            raise ValueError(
+                f"{name!r} is an experiment and a branch or tag as well; name one of them by its commit:"
+                f" {finished[name][:12]} is the experiment's, {resolve(name)[:12]} the other's"
+            )
     with ResultReader() as reader:
         return [reader.read(name) for name in names], []
 
@@ -100,7 +106,7 @@ def gather_experiments() -> tuple[list[Result], list[str]]:
     with ResultReader() as reader:
         for name in ["HEAD", *(finished or [WORKSPACE])]:
             try:
-                result = reader.read(name)
+                result = reader.read(name, finished.get(name))
             except ValueError as error:
                 left_out.append(f"left out: {error}")
                 continue

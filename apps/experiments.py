@@ -2,22 +2,36 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apps.revisions import open_repository
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
-def finished_experiments(root: Path = Path(".")) -> list[str]:
-    """Return the names of HEAD's experiments, the oldest first.
 
-    DVC saves an experiment under refs/exps only once all of its stages have succeeded.
+def finished_experiments(root: Path = Path(".")) -> dict[str, str]:
+    """Return the commits of HEAD's experiments by their names, the oldest first.
+
+    DVC saves an experiment under refs/exps only once all of its stages have succeeded. A branch or a tag may have its
+    name, too.
     """
     from dvc.repo.experiments.utils import exp_refs_by_baseline
 
     with open_repository(root) as repo:
-        head = repo.scm.get_rev()
-        refs = exp_refs_by_baseline(repo.scm, {head})[head]
-        saved = {ref.name: repo.scm.resolve_commit(repo.scm.get_ref(str(ref))).commit_time for ref in refs}
-    return sorted(saved, key=lambda name: (saved[name], name))
+        head = _head(repo)
+        commits = {ref.name: repo.scm.get_ref(str(ref)) for ref in exp_refs_by_baseline(repo.scm, {head})[head]}
+        saved = {name: repo.scm.resolve_commit(commit).commit_time for name, commit in commits.items()}
+    return {name: commits[name] for name in sorted(saved, key=lambda name: (saved[name], name))}
+
+
+def _head(repo: "Repo") -> str:
+    from dvc.scm import SCMError
+
+    try:
+        return str(repo.scm.get_rev())
+    except SCMError:
+        raise ValueError("the Git repository has no commit yet; commit first") from None
 
 
 def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
@@ -26,7 +40,7 @@ def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
         queue = repo.experiments.celery_queue
         if not Path(queue.wdir).is_dir():
             return {}
-        head = repo.scm.get_rev()
+        head = _head(repo)
         found = [
             *(("failed", done.entry) for done in queue.iter_failed()),
             *(("has not finished", entry) for entry in queue.iter_active()),

@@ -7,6 +7,7 @@ python -m apps.recipe bert-base-full --queue -n again -S train.seed=1    more op
 """
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
@@ -38,8 +39,18 @@ def overrides(path: Path, params: dict[str, Any]) -> list[str]:
                 raise ValueError(
                     f"{path}: {section}.{name}: unknown setting; {section} has: {', '.join(params[section])}"
                 )
-            found.append(f"{section}.{name}={_literal(value)}")
+            found += _override(f"{section}.{name}", value, params[section][name])
     return found
+
+
+def _override(name: str, value: Any, present: Any) -> Iterator[str]:
+    """Yield the override of a setting, or of each entry of one that is a mapping: + marks those that are new."""
+    if not isinstance(value, dict):
+        yield f"{name}={_literal(value)}"
+        return
+    known = present if isinstance(present, dict) else {}
+    for key, entry in value.items():
+        yield f"{'' if key in known else '+'}{name}.{key}={_literal(entry)}"
 
 
 def _literal(value: Any) -> str:
@@ -47,9 +58,10 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, str):
-        escaped = value.replace("'", "\\'")
-        return f"'{escaped}'"
-    return "null" if value is None else str(value).lower()
+        # Backslashes count only before a quote, the closing one among them.
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+        return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def command(name: str, options: Sequence[str]) -> list[str]:

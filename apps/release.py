@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 
 from intents.cli import run
-from intents.files import atomic_path
+from intents.exported import read_settings
+from intents.files import atomic_path, sha256_of
 
 CLASSIFIER_DIR = Path("models/classifier")
 ONNX_DIR = Path("models/onnx")
@@ -22,7 +23,7 @@ def release(target: Path) -> None:
     """Write the checkpoint and its ONNX files to the folder `target`.
 
     Raises:
-        ValueError: `target` is there already, or the pipeline has not made all the parts.
+        ValueError: `target` is there already, or the pipeline has not made all the parts, or not of one classifier.
 
     """
     if target.exists():
@@ -30,6 +31,8 @@ def release(target: Path) -> None:
     missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, EXPORT_METRICS_PATH) if not part.exists()]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: run `dvc repro`, or `dvc pull`")
+    if read_settings(ONNX_DIR).checkpoint_sha256 != sha256_of(CLASSIFIER_DIR / "model.safetensors"):
+        raise ValueError(f"{ONNX_DIR} was exported from another classifier than {CLASSIFIER_DIR}: run `dvc repro`")
     with atomic_path(target, folder=True) as folder:
         shutil.copytree(CLASSIFIER_DIR, folder)
         shutil.copytree(ONNX_DIR, folder / "onnx")

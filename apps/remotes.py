@@ -29,10 +29,12 @@ def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bo
     try:
         store = repo.cloud.get_remote_odb(remote, "push")
         cache = repo.cache.local
-        objects = {str(out): _objects_of(out, cache if repair else store, store) for out in outs}
+        unreadable: set[str] = set()
+        objects = {str(out): _objects_of(out, cache if repair else None, store, unreadable) for out in outs}
         wanted = sorted(set().union(*objects.values()))
         absent = set(wanted) - set(store.list_oids_exists(wanted))
         damaged = {name for name in wanted if contents and name not in absent and _is_damaged(store, name)}
+        damaged |= unreadable - absent
         sent = _send(cache, store, absent | damaged) if repair else set()
     # Every kind of store has exceptions of its own, from packages that need not be installed.
     except Exception as error:
@@ -56,13 +58,24 @@ def _lines(objects: dict[str, set[str]], names: set[str], what: str) -> Iterator
             )
 
 
-def _objects_of(out: "Output", first: "HashFileDB", store: "HashFileDB") -> set[str]:
-    """Return the names of the objects that `out` consists of; only a folder's list of files is read."""
+def _objects_of(out: "Output", cache: "HashFileDB | None", store: "HashFileDB", unreadable: set[str]) -> set[str]:
+    """Return the names of the objects that `out` consists of; only a folder's list of files is read.
+
+    Where the list in `store` is none, its name goes into `unreadable`; `cache` is asked in its place.
+    """
     from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
 
     own = str(out.hash_info.value)
-    lists = [place for place in (first, store) if out.hash_info.isdir and place.exists(own)]
-    return {own} | ({str(file.value) for _, _, file in Tree.load(lists[0], out.hash_info)} if lists else set())
+    for place in (store, cache):
+        if place is None or not out.hash_info.isdir or not place.exists(own):
+            continue
+        try:
+            return {own} | {str(file.value) for _, _, file in Tree.load(place, out.hash_info)}
+        except ObjectFormatError:
+            if place is store:
+                unreadable.add(own)
+    return {own}
 
 
 def _is_damaged(store: "HashFileDB", name: str) -> bool:

@@ -50,28 +50,42 @@ class ResultReader:
     def __exit__(self, *_: object) -> None:
         self._repo.close()
 
-    def read(self, rev: str) -> Result:
-        """Return the result of `rev`: "workspace", a branch, a tag, a commit or an experiment.
+    def read(self, rev: str, commit: str | None = None) -> Result:
+        """Return the result of `rev`: "workspace", a branch, a tag, a commit or an experiment; `commit`, where known.
 
         Raises:
             ValueError: there is no such revision, or its result is missing or does not belong to its settings.
 
         """
-        commit = None if rev == WORKSPACE else resolve(rev, self._root)
+        if commit is None and rev != WORKSPACE:
+            commit = resolve(rev, self._root)
         lock = self._read_mapping(rev, commit, "dvc.lock").get("stages") or {}
         settings = self._read_mapping(rev, commit, "params.yaml")
         stages = _stages_behind(rev, lock)
         outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-        recorded = _check_current(rev, stages, outputs, settings)
+        recorded, sources = _check_current(rev, stages, outputs, settings), _sources(stages, outputs)
+        self._check_sources(rev, commit, sources)
         metrics = self._read_tracked(rev, commit, METRICS)
         predictions = self._read_output(rev, commit, PREDICTIONS, outputs[PREDICTIONS])
         for path, content in ((METRICS, metrics), (PREDICTIONS, predictions)):
-            if outputs.get(path) != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            if outputs.get(path) != _md5(content):
                 raise ValueError(
                     f"{rev}: {path} is not what dvc.lock records, so it is no finished result;"
                     " `dvc repro` makes it anew"
                 )
-        return _to_result(rev, recorded, _sources(stages, outputs), _parse(metrics)["test"], predictions)
+        return _to_result(rev, recorded, sources, _parse(metrics)["test"], predictions)
+
+    def _check_sources(self, rev: str, commit: str | None, sources: dict[str, str]) -> None:
+        """Raise ValueError if code or raw data is not what the results were made of, as far as Git has it."""
+        for path, md5 in sources.items():
+            try:
+                content = self._read_tracked(rev, commit, path)
+            except (ValueError, IsADirectoryError):  # tracked by DVC, or outside the repository
+                continue
+            if _md5(content) != md5:
+                raise ValueError(
+                    f"{rev}: {path} has changed since the results were made; `dvc repro` or `dvc exp run` first"
+                )
 
     def _read_tracked(self, rev: str, commit: str | None, path: str) -> bytes:
         try:
@@ -104,6 +118,10 @@ class ResultReader:
                 " `dvc fetch` or `dvc exp pull` brings a colleague's"
             ) from None
         return content
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _parse(content: bytes) -> Any:

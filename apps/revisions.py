@@ -48,7 +48,12 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
             commit = str(resolve_rev(repo.scm, rev))
             repo.scm.resolve_commit(commit)
             return commit
-        except (RevError, AttributeError):  # AttributeError: a file or a folder, such as HEAD:README.md
+        except (RevError, AttributeError) as error:  # AttributeError: a file or a folder, such as HEAD:README.md
+            if "ambiguous" in str(error):
+                raise ValueError(
+                    f"experiments of several commits are called {rev!r}; name one by its own commit, which"
+                    " `dvc exp list -A` shows"
+                ) from None
             raise ValueError(
                 f"no branch, tag, commit or experiment is called {rev!r}; `git branch -a`, `git tag` and"
                 " `dvc exp list -A` name those there are"

@@ -47,7 +47,12 @@ def verify(
     try:
         with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev else nullcontext():
             problems = list(lock_problems(repo))
-            return problems if lock_only else [*problems, *remote_problems(repo, remote, contents, repair)]
+            if lock_only:
+                return problems
+            try:
+                return [*problems, *remote_problems(repo, remote, contents, repair)]
+            except ValueError as error:  # what is wrong with dvc.lock is known all the same
+                raise ValueError("\n".join([*problems, str(error)])) from None
     except DvcException as error:
         raise ValueError(error) from None
 

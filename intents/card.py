@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -40,7 +41,7 @@ def render_card(
     environment = template_environment("intents", autoescape=False)
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # in a Markdown table
-    environment.filters["pyrepr"] = json.dumps  # a Python string literal too
+    environment.filters["pyrepr"] = partial(json.dumps, ensure_ascii=False)  # a Python string literal too
     page = environment.get_template("card.md.j2").render(
         title=title,
         languages=", ".join(languages),

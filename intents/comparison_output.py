@@ -66,9 +66,9 @@ def to_markdown(comparison: Comparison) -> str:
     """Return the tables in GitHub's Markdown."""
     parts = []
     for table in comparison_tables(comparison):
-        lines = [_markdown_row(table.header), _markdown_row(_rulers(table))]
+        lines = [_markdown_row([_escaped(name) for name in table.header]), _markdown_row(_rulers(table))]
         lines += [_markdown_row([_escaped(cell.text) for cell in row]) for row in table.rows]
-        parts.append(f"## {table.title}\n\n{table.note}\n\n" + "\n".join(lines))
+        parts.append(f"## {_escaped(table.title)}\n\n{_escaped(table.note)}\n\n" + "\n".join(lines))
     parts += [f"- {_escaped(note)}" for note in comparison.notes]
     return "\n\n".join(parts) + "\n"
 

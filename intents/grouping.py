@@ -52,7 +52,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """Results that differ in nothing but seeds; mostly one."""
+    """Results that differ in seeds, and in nothing else; mostly one."""
 
     name: str
     results: list[Result] = field(repr=False)
@@ -122,7 +122,9 @@ def group_by_settings(results: Sequence[Result], confidence_level: float) -> lis
     """Return the groups: the reference first, the others by falling accuracy."""
     members: list[list[Result]] = []
     for result in results:
-        home = next((group for group in members if not changes(group[0], result)), None)
+        # The same seed again, on other hardware for instance, says nothing of what another seed would give.
+        alike = (group for group in members if all(one.seeds != result.seeds for one in group))
+        home = next((group for group in alike if not changes(group[0], result)), None)
         if home is None:
             members.append([result])
         else:
@@ -140,6 +142,8 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
             interval = results[0].metrics.get(f"{metric}_interval", (None, None))
         else:
             interval = student_interval(values, confidence_level)
+            if metric != "log_loss":  # shares
+                interval = max(0.0, interval[0]), min(1.0, interval[1])
             deviation[metric] = float(np.std(values, ddof=1))
         metrics[metric] = Estimate(float(np.mean(values)), *interval)
     return Group(name, results, metrics, deviation, changes(reference, results[0]))

@@ -38,11 +38,21 @@ def out_of_fold_probabilities(inputs_nx: "csr_array", labels_n: Labels, groups_n
     """Return each row's probability of every intent, (n, c), by a model that saw no row of its group.
 
     Logistic regression under 5-fold cross-validation. Rows of one group (near-duplicates) are always left out together:
-    a wrong label must not be confirmed by its own copy.
+    a wrong label must not be confirmed by its own copy. Fewer folds where no intent has five rows.
+
+    Raises:
+        ValueError: there is one intent, or no intent has two rows, or all rows are near-duplicates.
+
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    folds = StratifiedGroupKFold(min(_NUM_FOLDS, len(np.unique(groups_n))), shuffle=True, random_state=0)
+    num_folds = min(_NUM_FOLDS, len(np.unique(groups_n)), int(np.bincount(labels_n).max(initial=0)))
+    if num_folds < 2 or len(np.unique(labels_n)) < 2:
+        raise ValueError(
+            f"{len(labels_n)} rows of {len(np.unique(labels_n))} intent(s) are too few, or too much alike, to doubt any"
+            " of them; label more"
+        )
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         # An intent with fewer rows than folds is missing from some model, which gives it probability 0.
         warnings.simplefilter("ignore")

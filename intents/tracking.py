@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -78,17 +80,30 @@ class _Wandb:
             raise ValueError(f"WANDB_MODE: unknown mode {mode!r}; valid: {', '.join(_WANDB_MODES)}")
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {"project": project, "name": name, "config": config, "dir": str(folder)}
+        self._lost = False
         self._starting = ThreadPoolExecutor(1).submit(_start_wandb, arguments, mode)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        self._starting.result().log(values, step=step)
+        with self._apart():
+            self._starting.result().log(values, step=step)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        run = self._starting.result()
-        run.summary.update(_flatten(summary))
-        run.finish()
-        if run.offline:
-            sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
+        with self._apart():
+            run = self._starting.result()
+            run.summary.update(_flatten(summary))
+            run.finish()
+            if run.offline:
+                sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Say once what goes wrong in wandb, in place of ending the training."""
+        try:
+            yield
+        except Exception as error:  # wandb's own exceptions, those of its settings, of the network, of the disk
+            if not self._lost:
+                sys.stdout.write(f"wandb: {error}; this run is not tracked\n")
+            self._lost = True
 
 
 def _start_wandb(arguments: dict[str, Any], given_mode: str | None) -> Any:

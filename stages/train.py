@@ -103,6 +103,13 @@ class TrackingParams(Params):
     report_to: Literal["wandb", "tensorboard", "none"]
     project: str = Field(min_length=1)
 
+    @field_validator("project")
+    @classmethod
+    def _is_a_name(cls, project: str) -> str:
+        if set(project) & set("/\\#?%:"):
+            raise ValueError("Must not contain any of / \\ # ? % : (a team goes into the variable WANDB_ENTITY)")
+        return project
+
 
 class RuntimeParams(Params):
     """Section `runtime` of params.yaml: no stage depends on it."""

@@ -1,14 +1,20 @@
 """The model card: front matter that the Hub takes, numbers of the run, snippets that run."""
 
+import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 
+from apps.release import release
 from intents.calibrations import Calibration
 from intents.card import render_card
+from intents.exported import ExportSettings
+from intents.files import write_json
 
 TEST = {
     "accuracy": 0.9,
@@ -129,3 +135,20 @@ def test_release_names_the_parts_that_are_missing(tmp_path):
     assert done.returncode == 1
     assert "models/classifier, models/onnx, metrics/export.json missing: run `dvc repro`" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_example_with_an_emoji_is_that_emoji_in_the_snippets():
+    assert 'classifier("go \U0001f697")' in render(example="go \U0001f697")
+
+
+def test_a_release_of_two_classifiers_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/classifier", "models/onnx", "metrics"):
+        Path(name).mkdir(parents=True)
+    Path("models/classifier/model.safetensors").write_bytes(b"new")
+    Path("metrics/export.json").write_text("{}")
+    settings = ExportSettings(["a"], 8, 0, 1.0, {}, None, [], hashlib.sha256(b"old").hexdigest(), {})
+    write_json(Path("models/onnx/classifier.json"), asdict(settings))
+    with pytest.raises(ValueError, match="models/onnx was exported from another classifier than models/classifier"):
+        release(Path("out"))
+    assert not Path("out").exists()

@@ -158,6 +158,31 @@ def test_a_name_that_nothing_has_is_an_error_that_says_where_to_look(repository,
     assert f"no branch, tag, commit or experiment is called {name!r}" in refusal(repository, "HEAD", name)
 
 
+def test_code_that_was_edited_and_not_run_is_no_result(repository, refusal):
+    with (repository / "model.py").open("a") as file:
+        file.write("# edited\n")
+    message = "model.py has changed since the results were made; `dvc repro` or `dvc exp run` first"
+    assert refusal(repository, "HEAD", "workspace") == f"workspace: {message}"
+    run(repository, "git", "checkout", "-q", "-b", "edited")
+    commit(repository, "code alone")
+    assert refusal(repository, "main", "edited") == f"edited: {message}"
+
+
+def test_an_experiment_is_compared_though_a_branch_has_its_name_and_by_that_name_refused(repository, compare, refusal):
+    run(repository, "git", "branch", "better")
+    found = compare(repository)
+    assert "better" in [group["name"] for group in found["groups"]]
+    assert "'better' is an experiment and a branch or tag as well" in refusal(repository, "HEAD", "better")
+
+
+def test_a_name_that_experiments_of_two_commits_have_is_ambiguous(repository, refusal):
+    for number in range(2):
+        run(repository, "dvc", "exp", "save", "-q", "-n", "twice")
+        (repository / f"note{number}").write_text("", encoding="utf-8")
+        commit(repository, "note")
+    assert "experiments of several commits are called 'twice'" in refusal(repository, "HEAD", "twice")
+
+
 def test_predictions_that_only_the_remote_has_are_read_from_there(repository, tmp_path, compare):
     run(repository, "dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
     run(repository, "dvc", "push", "-q", "--all-commits")

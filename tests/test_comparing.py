@@ -89,6 +89,15 @@ def test_results_that_differ_in_seeds_alone_are_one_group():
     assert pair.accuracy.method == pair.macro_f1.method == "paired bootstrap over rows and seeds"
 
 
+def test_the_same_seed_again_is_no_other_seed_and_shares_stay_between_0_and_1():
+    again = make_result("elsewhere", list(range(60)))
+    comparison = compare([BASE, again], 0.95, 500)
+    assert [group.name for group in comparison.groups] == ["base", "elsewhere"]
+    apart = make_result("other-seed", list(range(110)), seed=1)
+    group, _ = compare([BASE, apart, BETTER], 0.95, 500).groups
+    assert (group.metrics["accuracy"].low, group.metrics["accuracy"].high) == (0.0, 1.0)
+
+
 def test_other_code_with_the_same_settings_is_no_other_seed():
     changed = replace(make_result("code", list(range(5)), seed=1), sources={"stages/train.py": "bbbbbbbbbb"})
     comparison = compare([BASE, changed], 0.95, 500)
@@ -198,18 +207,20 @@ HOSTILE = "<script>alert(1)</script> | `x` *y* \n z"
 
 def hostile_comparison():
     texts = [HOSTILE if i == 5 else text for i, text in enumerate(BASE.texts)]
-    return compare([replace(BASE, texts=texts), replace(BETTER, texts=texts)], 0.95, 500)
+    results = (replace(result, texts=texts, name=f"a|b <i>{result.name}") for result in (BASE, BETTER))
+    return compare(list(results), 0.95, 500)
 
 
 def test_html_is_one_page_that_loads_nothing_and_runs_nothing():
     page = to_html(hostile_comparison())
-    assert "&lt;script&gt;alert(1)" in page
+    assert "&lt;script&gt;alert(1)" in page and "<i>" not in page
     assert not re.search(r"<script|<link|<img|https?:|@import|url\(|src=", page)
     assert page.count("<h2>") == 4
 
 
 def test_markdown_tables_keep_their_columns_whatever_the_texts_hold():
     document = to_markdown(hostile_comparison())
+    assert "<i>" not in document
     for block in re.findall(r"(?:^\|.*\n)+", document, flags=re.MULTILINE):
         columns = {len(re.split(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(columns) == 1

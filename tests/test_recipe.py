@@ -97,3 +97,15 @@ def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
     params = yaml.safe_load((repository / "params.yaml").read_text())
     assert (params["train"]["quality"], params["train"]["seed"]) == (0.95, 3)
     assert params["tracking"]["report_to"] == "1e45"
+
+
+def test_a_mapping_is_given_entry_by_entry_and_backslashes_are_kept(write_recipe):
+    params = {"train": {"limits": {"a": 1}, "folder": "", "flag": False}}
+    path = write_recipe("train: {limits: {a: 2, Driver_Window: 0.001}, folder: 'C:\\data\\', flag: true}\n")
+    settings = overrides(path, params)
+    assert settings == [
+        "train.limits.a=2",
+        "+train.limits.Driver_Window=0.001",
+        r"train.folder='C:\data\\'",
+        "train.flag=true",
+    ]

@@ -72,3 +72,12 @@ def test_without_cleanlab_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     with pytest.raises(ValueError, match=r"needs cleanlab: pip install -e '\.\[review\]'"):
         require_cleanlab()
+
+
+def test_few_rows_of_each_intent_are_doubted_in_fewer_folds_and_one_of_each_is_refused():
+    features_nd, labels_n, groups_n = clusters()
+    few = np.concatenate([np.flatnonzero(labels_n == label)[:3] for label in range(4)])
+    assert out_of_fold_probabilities(features_nd[few], labels_n[few], groups_n[few]).shape == (12, 4)
+    for rows in (few[::3], few[:3]):
+        with pytest.raises(ValueError, match="rows of . intent.s. are too few, or too much alike, to doubt any"):
+            out_of_fold_probabilities(features_nd[rows], labels_n[rows], groups_n[rows])

@@ -146,3 +146,11 @@ def test_tensorboard_files_hold_curves_results_and_params(tmp_path, capsys):
 def test_none_writes_nothing(tmp_path):
     track("none", tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_project_that_wandb_refuses_costs_the_tracking_and_not_the_training(nobody, tmp_path, capsys):
+    tracker = start_tracker("wandb", "team/project", None, CONFIG, tmp_path / "logs")
+    for step in (1, 2):
+        tracker.log({"train/loss": 1.5}, step)
+    tracker.finish(SUMMARY)
+    assert capsys.readouterr().out.count("this run is not tracked") == 1

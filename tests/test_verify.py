@@ -83,6 +83,20 @@ def test_each_output_that_the_remote_lacks_is_one_line(shared):
     assert all(": the remote lacks 1 of its 1 object(s), such as " in problem for problem in problems)
 
 
+def test_a_damaged_list_of_files_is_a_line_and_a_dead_remote_hides_nothing_of_the_lock(shared):
+    clone, store = shared
+    lists = list(store.rglob("*.dir"))
+    for path in lists:
+        path.chmod(0o644)
+        path.write_bytes(b"")
+    problems = verify(clone, fails=True)
+    assert problems and all(": the remote has a damaged copy of 1 of its 1 object(s)" in line for line in problems)
+    edit(clone, "stages/evaluate.py", '"""', '"""Edited. ')
+    found = verify(clone, "--remote", "nope", fails=True)
+    assert any("stages/evaluate.py is modified since dvc.lock" in line for line in found)
+    assert any("remote 'nope' doesn't exist" in line for line in found)
+
+
 def test_a_lock_that_cannot_be_read_and_names_nobody_knows_are_errors_of_one_line(shared):
     clone, _ = shared
     assert "no branch, tag, commit or experiment is called 'nope'" in verify(clone, "--rev", "nope", fails=True)[0]

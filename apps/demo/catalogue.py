@@ -1,7 +1,7 @@
 """The classifiers at hand, loaded when first asked: the workspace's, its ONNX exports, and other revisions'."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,5 +119,5 @@ def _revisions(root: Path) -> list[tuple[str, str]]:
         return []
     with repository as repo:
         tags = [("tag", tag) for tag in repo.scm.list_tags()]
-        found = repo.experiments.ls(all_commits=True)
-        return tags + [("experiment", name) for runs in found.values() for name, _ in runs if name]
+        found = Counter(name for runs in repo.experiments.ls(all_commits=True).values() for name, _ in runs if name)
+        return tags + [("experiment", name) for name, count in found.items() if count == 1]  # others are ambiguous

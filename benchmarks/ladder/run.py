@@ -6,11 +6,11 @@ one, and appends a dated table to benchmarks/ladder/results.md. Commit first: ex
     python -m benchmarks.ladder.run [SEED ...]
 """
 
+import argparse
 import csv
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +72,9 @@ def ladder(seeds: list[str]) -> Iterator[tuple[str, Row, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("seeds", nargs="*", type=int, metavar="SEED", help="default: 0")
+    seeds = [str(seed) for seed in parser.parse_args().seeds or [0]]
     machine = describe()
     lines = [
         f"\n## {machine['date']}, commit {machine['commit']}\n",
@@ -79,7 +82,7 @@ def main() -> None:
         "| rung | accuracy | 95 % interval | macro-F1 | 95 % interval | seconds |",
         "|---|---|---|---|---|---|",
     ]
-    for rung, row, seconds in ladder(sys.argv[1:] or ["0"]):
+    for rung, row, seconds in ladder(seeds):
         intervals = [f"{row[f'{name}_low']} to {row[f'{name}_high']}" for name in ("accuracy", "macro_f1")]
         lines.append(
             f"| {rung} | {row['accuracy']} | {intervals[0]} | {row['macro_f1']} | {intervals[1]} | {seconds:.0f} |"

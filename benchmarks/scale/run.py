@@ -6,6 +6,7 @@ stages in a scratch folder, writes benchmarks/scale/results.json.
     python -m benchmarks.scale.run [ROWS]
 """
 
+import argparse
 import csv
 import json
 import os
@@ -58,7 +59,9 @@ def measure(stage: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Make the rows, run the stages, write the results."""
-    num_rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("rows", nargs="?", type=int, default=1_000_000, help="default: a million")
+    num_rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_rows(folder / "rows.csv", num_rows)

@@ -7,6 +7,7 @@ by them. Beside the thresholds that the classifier has, those of other limits ar
     python -m benchmarks.unseen.run
 """
 
+import argparse
 import csv
 import json
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ def calibrations(scorer: Scorer) -> dict[str, Calibration]:
 
 def main() -> None:
     """Answer the files, write the shares."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()  # no options
     scorer = load_scorer(CLASSIFIER_DIR)
     known = {normalise(row["text"]) for row in read(TRAINING_DATA)}
     ways = calibrations(scorer)
