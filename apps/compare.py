@@ -75,20 +75,22 @@ def gather_named(revisions: Sequence[str]) -> tuple[list[Result], list[str]]:
         ValueError: one of them has no result.
 
     """
-    from apps.results import ResultReader
+    from apps.results import WORKSPACE, ResultReader
 
     names = dict.fromkeys(["HEAD", *revisions] if len(revisions) == 1 else revisions)
     unfinished, finished = unfinished_experiments(), finished_experiments()
+    commits: dict[str, str | None] = {}
     for name in names:
         if name in unfinished and name not in finished:
             raise ValueError(f"{unfinished[name]}; it has no result to compare")
-        if name in finished and finished[name] != resolve(name):
+        commits[name] = other = None if name == WORKSPACE else resolve(name)
+        if other and finished.get(name, other) != other:
             raise ValueError(
                 f"{name!r} is an experiment and a branch or tag as well; name one of them by its commit:"
-                f" {finished[name][:12]} is the experiment's, {resolve(name)[:12]} the other's"
+                f" {finished[name][:12]} is the experiment's, {other[:12]} the other's"
             )
     with ResultReader() as reader:
-        return [reader.read(name) for name in names], []
+        return [reader.read(name, commit) for name, commit in commits.items()], []
 
 
 def gather_experiments() -> tuple[list[Result], list[str]]:

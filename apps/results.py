@@ -43,6 +43,7 @@ class ResultReader:
     def __init__(self, root: Path = Path(".")) -> None:
         self._root = root
         self._repo = open_repository(root)
+        self._trees: dict[str, Any] = {}  # by commit: opening one takes longer than reading a file in it
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +92,9 @@ class ResultReader:
         try:
             if commit is None:
                 return (self._root / path).read_bytes()
-            content: bytes = self._repo.scm.get_fs(commit).read_bytes(path)
+            if commit not in self._trees:
+                self._trees[commit] = self._repo.scm.get_fs(commit)
+            content: bytes = self._trees[commit].read_bytes(path)
         except FileNotFoundError:
             raise ValueError(f"{rev}: has no {path}; `dvc repro` makes what is missing") from None
         return content

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.bulk.rows import plain_values
+from intents.bulk.rows import plain_values, without_surrogates
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -127,7 +127,7 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
         if not isinstance(cell, str):
             found = "nothing" if cell is None else f"{type(cell).__name__} {cell!r}"
             return rows.complain(number, f"{name} must be a string, found {found}")
-        if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
+        if without_surrogates(cell) != cell:
             return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
     text, intent, kind, split = (cell.strip() for cell in cells)
     if labelled and not (text and intent):

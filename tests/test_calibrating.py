@@ -184,9 +184,13 @@ def test_a_limit_on_answers_that_validation_never_gives_is_refused():
     labels, logits = sample(400, seed=3)
     logits[:, 2] = -20
     roles = roles_of(reject=None)
-    with pytest.raises(ValueError, match=r"calibrate.stricter.window: 0.01 cannot be kept: on 0 .* rate, or remove it"):
+    with pytest.raises(
+        ValueError, match=r"calibrate.stricter.window: 0.01 cannot be kept: on 0 .*; set a higher rate, or remove it"
+    ):
         calibrate(labels, logits, INTENTS, roles, Limits(stricter={"window": 0.01}))
-    with pytest.raises(ValueError, match=r"calibrate.max_error_rate: 0.01 .*on 0 .* or null to answer everything"):
+    with pytest.raises(
+        ValueError, match=r"calibrate.max_error_rate: 0.01 .*on 0 .*; set a higher rate, or null to answer everything"
+    ):
         calibrate(labels * 0, logits - [0, 20, 20], INTENTS, roles_of(), Limits(max_error_rate=0.01))
 
 
