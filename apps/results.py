@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from apps.revisions import open_repository, resolve
+from apps.revisions import open_repository, path_in_git, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
 from intents.tables import read_fact
@@ -94,7 +94,7 @@ class ResultReader:
                 return (self._root / path).read_bytes()
             if commit not in self._trees:
                 self._trees[commit] = self._repo.scm.get_fs(commit)
-            content: bytes = self._trees[commit].read_bytes(path)
+            content: bytes = self._trees[commit].read_bytes(path_in_git(self._repo, path))
         except FileNotFoundError:
             raise ValueError(f"{rev}: has no {path}; `dvc repro` makes what is missing") from None
         return content
@@ -114,7 +114,8 @@ class ResultReader:
         if at_hand.is_file():
             return at_hand.read_bytes()
         try:
-            content: bytes = DVCFileSystem(str(self._root), rev=commit).read_bytes(path)
+            files = DVCFileSystem(str(self._root), rev=commit, subrepos=True)
+            content: bytes = files.read_bytes(path if commit is None else path_in_git(self._repo, path))
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
             raise ValueError(
                 f"{rev}: {path} is neither in the DVC cache nor in its remote ({error}); `dvc repro` makes it,"

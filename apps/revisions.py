@@ -1,5 +1,6 @@
 """Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ def open_repository(root: Path = Path(".")) -> "Repo":
     if not has_revisions:
         raise ValueError(f"other revisions need a Git repository with DVC; {root.resolve()} is in none")
     return repo
+
+
+def path_in_git(repo: "Repo", path: str) -> str:
+    """Return where Git has `path`, which is relative to DVC's root: that may be a folder of a larger repository."""
+    return Path(os.path.relpath(repo.root_dir, repo.scm.root_dir), path).as_posix()
 
 
 def resolve(rev: str, root: Path = Path(".")) -> str:
@@ -75,9 +81,11 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
         from dvc.api import DVCFileSystem
 
         try:
-            files = DVCFileSystem(str(root), rev=commit)
-            with atomic_path(target, folder=files.isdir(path)) as temporary:
-                files.get(path, str(temporary), recursive=True)
+            with open_repository(root) as repo:
+                source = path_in_git(repo, path)
+            files = DVCFileSystem(str(root), rev=commit, subrepos=True)
+            with atomic_path(target, folder=files.isdir(source)) as temporary:
+                files.get(source, str(temporary), recursive=True)
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
             raise ValueError(
                 f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"

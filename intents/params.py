@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 PARAMS_PATH = Path("params.yaml")
 
@@ -15,6 +15,15 @@ class Params(BaseModel):
     """A section of params.yaml: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_numbers_from_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` where a number is meant, which Python would take for 1."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError("is a number, neither true nor false")
+        return value
 
 
 P = TypeVar("P", bound=Params)
@@ -64,6 +73,13 @@ def _location(model: type[Params], details: Any) -> list[str]:
     field = model.model_fields.get(location[0]) if location else None
     kinds = set(get_args(field.annotation)) - {type(None)} if field and _is_union(field.annotation) else set()
     return location[:1] if len(kinds) > 1 else location
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types that a setting may be of."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    return {kind for each in get_args(annotation) for kind in _kinds(each)} if _is_union(annotation) else {annotation}
 
 
 def _is_union(annotation: Any) -> bool:

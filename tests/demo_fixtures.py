@@ -1,8 +1,12 @@
-"""A small DVC repository with classifiers that know a few words, and the demo serving it."""
+"""A small DVC repository with classifiers that know a few words, and the demo serving it.
+
+A plugin that a test module names in `pytest_plugins`, and imports from (PYTEST_DONT_REWRITE).
+"""
 
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
+from filelock import FileLock
 
 from apps.demo.limits import Limits
 from intents.calibrations import Calibration
@@ -90,11 +96,15 @@ def make_predictions(path: Path, num_right: int) -> None:
     write_table(path, columns, with_facts(pa.schema(fields), intents=INTENTS))
 
 
-def shared_repository(base: Path) -> Path:
-    """Return the repository below `base`, made at the first call of a session."""
-    root = base / "demo-repository"
-    if not root.exists():
-        make_repository(root)
+@pytest.fixture(scope="session")
+def demo_repository(shared_folder: Path) -> Path:
+    """The repository, made once in a run of the tests. Never write into it."""
+    root, done = shared_folder / "demo-repository", shared_folder / "demo-repository.done"
+    with FileLock(f"{root}.lock"):
+        if not done.exists():
+            shutil.rmtree(root, ignore_errors=True)  # another worker failed to make it
+            make_repository(root)
+            done.touch()
     return root
 
 
@@ -196,7 +206,7 @@ def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
 def serving(root: Path, *options: str, **variables: str) -> Iterator[str]:
     """Yield the address of `python -m apps.demo`, run in `root` on a free port."""
     command = [sys.executable, "-m", "apps.demo", "--port", "0", *options]
-    log_path = root.parent / "demo.log"
+    log_path = root.parent / f"demo-{os.getpid()}.log"  # other workers of pytest-xdist serve it, too
     with (
         log_path.open("w") as log,
         subprocess.Popen(

@@ -43,7 +43,6 @@ _OWN_SETTINGS = {
     # A window of 8 tokens: some padding is out of every token's sight.
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 8, "initializer_cutoff_factor": 100.0},
 }
-ARCHITECTURES = list(_OWN_SETTINGS)
 
 
 def tiny_classifier(architecture: str, head: str, num_labels: int = len(INTENTS)) -> transformers.PreTrainedModel:

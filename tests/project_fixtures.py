@@ -168,7 +168,7 @@ def _shrink(project: Clone) -> None:
     """Give the project an encoder, rows and settings with which its pipeline runs in seconds."""
     path = project.path / "data/raw/driver_intents.csv"
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join([header, *rows[::24]]), encoding="utf-8")
+    path.write_text("".join([header, *rows[::48]]), encoding="utf-8")
     official = "text,intent\nopen the sunroof now,no_intent\nwindow down on my side,driver_window_down\n"
     (project.path / OFFICIAL_TEST).write_text(official, encoding="utf-8")
     write_bert(project.path / "encoders/tiny")

@@ -9,6 +9,7 @@ import pytest
 
 from apps.compare import main
 from apps.results import ResultReader
+from apps.revisions import fetch_output
 from tests.compare_fixtures import change_params, commit, make_fake_repository, run
 
 
@@ -230,3 +231,15 @@ def test_wrong_options_are_named(repository, compare, capsys, arguments):
     with pytest.raises(SystemExit):
         compare(repository, *arguments)
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_folder_of_a_larger_repository_has_revisions_too(repository, compare, tmp_path):
+    shutil.rmtree(repository / ".git")
+    folder = Path(shutil.move(repository, tmp_path / "larger/classifier"))
+    run(folder.parent, "git", "init", "-q", "-b", "main")
+    commit(folder.parent, "classifier")
+    change_params(folder, train={"quality": 0.5})
+    run(folder, "dvc", "repro", "-q")
+    assert [group["name"] for group in compare(folder, "HEAD", "workspace")["groups"]] == ["HEAD", "workspace"]
+    fetched = fetch_output("HEAD", "data/predictions/test.parquet", folder)
+    assert fetched.read_bytes() != (folder / "data/predictions/test.parquet").read_bytes()

@@ -26,13 +26,9 @@ from tests.demo_fixtures import (
     environment,
     recording_proxy,
     serving,
-    shared_repository,
 )
 
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_repository(tmp_path_factory.getbasetemp())
+pytest_plugins = ["tests.demo_fixtures"]
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +38,10 @@ def asked_outside() -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, asked_outside: tuple[str, list[bytes]]) -> Iterator[str]:
+def server(demo_repository: Path, asked_outside: tuple[str, list[bytes]]) -> Iterator[str]:
     proxy, _ = asked_outside
     variables = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy}
-    with serving(repository, "--max-characters", "100", "--max-upload-mib", "1", **variables) as url:
+    with serving(demo_repository, "--max-characters", "100", "--max-upload-mib", "1", **variables) as url:
         yield url
 
 
@@ -53,10 +49,10 @@ def classify(server: str, **question: object) -> httpx.Response:
     return httpx.post(f"{server}/api/classify", json=question, timeout=60)
 
 
-def test_the_call_answers_as_the_classifier_does(server: str, repository: Path) -> None:
+def test_the_call_answers_as_the_classifier_does(server: str, demo_repository: Path) -> None:
     from transformers import pipeline
 
-    reference = pipeline("text-classification", model=str(repository / "models/classifier"))("open my window")[0]
+    reference = pipeline("text-classification", model=str(demo_repository / "models/classifier"))("open my window")[0]
     found = classify(server, text=" open my window ").json()
     assert found["intent"] == reference["label"] == "driver_window_down"
     assert found["confidence"] == pytest.approx(reference["score"], abs=1e-5)
@@ -137,9 +133,9 @@ def test_the_documented_calls_work_as_written(server: str) -> None:
     assert script.stdout.split()[0] in INTENTS
 
 
-def test_a_copy_without_a_repository_answers_with_what_it_holds(repository: Path, tmp_path: Path) -> None:
-    shutil.copytree(repository / "models/classifier", tmp_path / "models/classifier")
-    shutil.copytree(repository / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+def test_a_copy_without_a_repository_answers_with_what_it_holds(demo_repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo_repository / "models/classifier", tmp_path / "models/classifier")
+    shutil.copytree(demo_repository / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
     for folder in (tmp_path, tmp_path / "models"):
         catalogue = Catalogue(folder, num_kept=1, num_threads=1)
         assert [name for _, name in catalogue.choices()] == ["workspace"]
@@ -150,8 +146,8 @@ def test_a_copy_without_a_repository_answers_with_what_it_holds(repository: Path
     assert answer(Catalogue(tmp_path, 1, 1).load("workspace"), "open my window", 0.5).intent == "driver_window_down"
 
 
-def test_serves_no_file_of_the_repository(server: str, repository: Path) -> None:
-    for path in (repository / "models/classifier/config.json", Path("/etc/passwd")):
+def test_serves_no_file_of_the_repository(server: str, demo_repository: Path) -> None:
+    for path in (demo_repository / "models/classifier/config.json", Path("/etc/passwd")):
         assert httpx.get(f"{server}/gradio_api/file={path}", timeout=60).status_code in (403, 404)
 
 

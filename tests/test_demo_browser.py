@@ -9,16 +9,16 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser_fixtures import Page, needs_browser
-from tests.demo_fixtures import INTENTS, serving, shared_repository
+from tests.demo_fixtures import INTENTS, serving
 
 HOSTILE = "open my window <script>window.hit=1</script>"
-pytest_plugins = ["tests.browser_fixtures"]
+pytest_plugins = ["tests.browser_fixtures", "tests.demo_fixtures"]
 pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(shared_repository(tmp_path_factory.getbasetemp())) as url:
+def server(demo_repository: Path) -> Iterator[str]:
+    with serving(demo_repository) as url:
         yield url
 
 

@@ -13,18 +13,16 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.browser_fixtures import Page, needs_browser
-from tests.demo_fixtures import INTENTS, SPOKEN, serving, shared_repository
+from tests.demo_fixtures import INTENTS, SPOKEN, serving
 
 HOSTILE = "open my window <script>window.hit=1</script><img src=x onerror=window.hit=1> ${window.hit=1} {{hit}}"
-pytest_plugins = ["tests.browser_fixtures"]
+pytest_plugins = ["tests.browser_fixtures", "tests.demo_fixtures"]
 pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(
-        shared_repository(tmp_path_factory.getbasetemp()), "--max-characters", "200", "--max-upload-mib", "1"
-    ) as url:
+def server(demo_repository: Path) -> Iterator[str]:
+    with serving(demo_repository, "--max-characters", "200", "--max-upload-mib", "1") as url:
         yield url
 
 
@@ -135,13 +133,10 @@ def test_fifty_clients_at_once_are_told_their_place_and_answered_each_with_its_o
     assert max(one["rank"] for found in told for one in found if one["msg"] == "estimation") > 0
 
 
-def test_who_finds_the_queue_full_is_told_to_come_again(
-    browser: webdriver.Chrome,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_who_finds_the_queue_full_is_told_to_come_again(browser: webdriver.Chrome, demo_repository: Path) -> None:
     long_file = ("said.csv", "text\n" + "open my window please\n" * 200_000, "text/csv")
     limits = ["--queue", "1", "--max-rows", "1000000", "--max-upload-mib", "50"]
-    with serving(shared_repository(tmp_path_factory.getbasetemp()), *limits) as url:
+    with serving(demo_repository, *limits) as url:
         page = Page(browser, url)
         page.ask("open my window")
         page.wait("#answers .card.act")

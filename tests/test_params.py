@@ -123,3 +123,12 @@ def test_a_setting_of_several_kinds_is_named_once_with_all_that_is_valid(load):
     assert "2 wrong setting(s)" in title
     assert lines[0].startswith("  some.layers: input should be a valid integer, or input should be 'none', or ")
     assert lines[1].startswith("  some.limits.a: input should be a valid number")
+
+
+def test_true_is_no_number(load):
+    with pytest.raises(ValueError) as caught:
+        load("some:\n  rate: true\n  kind: a\n  name: null\n  layers: true\n")
+    assert str(caught.value).splitlines()[1:] == [
+        "  some.rate: is a number, neither true nor false, got True",
+        "  some.layers: is a number, neither true nor false, got True",
+    ]
