@@ -78,11 +78,12 @@ def list_unlabelled(options: argparse.Namespace, params: ReviewedParams) -> None
     tables = params.read()
     refuse_to_lose_corrections(options.output, tables)
     column = options.text_column or params.text_column
-    found, num_empty = read_unlabelled(options.unlabelled, column, params.encoding)
+    found, left_out = read_unlabelled(options.unlabelled, column, params.encoding)
     known = [text for table in tables.values() for text in table.texts]
     rows, groups_n = without_known(found, known, params.near_duplicate_threshold)
-    without = f", {num_empty} without a text" if num_empty else ""
-    print(f"{options.unlabelled}: {len(found) - len(rows)} of {len(found)} texts are in the data already{without}")
+    print(f"{options.unlabelled}: {len(found) - len(rows)} of {len(found)} texts are in the data already")
+    for reason, count in left_out.most_common():
+        print(f"left out: {count} row(s): {reason}")
     if not rows:
         return print("nothing to label")
     encode = partial(encode_texts, ENCODER_DIR, max_length=load_params("tokenize", LengthParams).max_length)

@@ -6,6 +6,7 @@ Shapes: n examples, c intents.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +90,19 @@ class Answers:
         return ~np.isin(self.labels_n, [self.intents.index(name) for name in self.untrained])
 
     @cached_property
+    def answerable(self) -> "Answers":
+        """The answers to those examples whose intent can be an answer: an untrained one can be as the reject alone."""
+        never = [self.intents.index(name) for name in self.untrained if name != self.calibration.reject]
+        if not never:
+            return self
+        kept_n = ~np.isin(self.labels_n, never)
+        texts, kinds = (list(compress(values, kept_n)) for values in (self.texts, self.kinds))
+        return replace(self, texts=texts, kinds=kinds, labels_n=self.labels_n[kept_n], logits_nc=self.logits_nc[kept_n])
+
+    @cached_property
     def likeliest(self) -> "Answers":
         """The answers of the same classifier without thresholds, unless some intent is answered only by them."""
-        if self.untrained:
+        if self.calibration.reject in self.untrained:
             return self
         return replace(self, calibration=replace(self.calibration, thresholds={}, reject=None))
 

@@ -79,9 +79,12 @@ def ask(scorer: Scorer, pairs: Sequence[Pair]) -> Table:
     """Return one row per pair whose intents the classifier knows: its texts, the answers, and what they are worth.
 
     passed: both answers are right. consistent: they differ where they must, or agree where they must, right or not.
-    passed_before_thresholds: the likeliest intents are right.
+    passed_before_thresholds: the likeliest intents are right. A classifier that knows none of the actions of the pairs
+    is made for something else, and is asked nothing.
     """
-    pairs = [pair for pair in pairs if set(pair.intents) <= set(scorer.intents)]
+    known = {intent for pair in pairs for intent in pair.intents} & set(scorer.intents)
+    acts = bool(known - set(scorer.calibration.no_action))
+    pairs = [pair for pair in pairs if acts and set(pair.intents) <= known]
     probabilities_nc = scorer.probabilities([text for pair in pairs for text in pair.texts])
     answers, _ = decide(probabilities_nc, scorer.intents, scorer.calibration)
     likeliest, _ = decide(probabilities_nc, scorer.intents, Calibration())

@@ -50,7 +50,7 @@ def choose_roles(
     `reject_intent` is an intent, None, or "auto": no_intent where the data has it, else the out-of-scope intent.
 
     Raises:
-        ValueError: `reject_intent` is no intent of the data.
+        ValueError: `reject_intent` is no intent of the data, or it is None and the data has an intent "abstain".
 
     """
     if reject_intent == "auto":
@@ -58,6 +58,11 @@ def choose_roles(
         harmless = [name for name in (reject_intent,) if name and name != out_of_scope_intent]
     else:
         harmless = [] if reject_intent is None else [reject_intent]
+    if reject_intent is None and ABSTAIN in intents:
+        raise ValueError(
+            f"calibrate.reject_intent: the data has an intent {ABSTAIN!r}, which is also the answer of a classifier that"
+            f" is not sure enough; set it to {ABSTAIN}, or rename the intent"
+        )
     if reject_intent is not None and reject_intent not in intents:
         raise ValueError(
             f"calibrate.reject_intent: the data has no intent {reject_intent!r}; it has: {', '.join(intents)}"
@@ -100,7 +105,7 @@ def calibrate(
             rate, guards_actions = limits.stricter[intent], bool(harmless_n.any())
             own = Limits(rate, None) if guards_actions else Limits(None, rate)
             name = f"stricter.{intent}"
-            least = max(common, _least_log_odds(labels_n, odds_nc, [label_of[intent]], harmless_n, own, name))
+            least = _least_log_odds(labels_n, odds_nc, [label_of[intent]], harmless_n, own, common, name)
         if least > -math.inf:
             thresholds[intent] = _as_threshold(least)
     return Calibration(temperature, thresholds, roles.reject, tuple(roles.no_action))
@@ -156,19 +161,22 @@ def _least_log_odds(
     labels: Sequence[int],
     harmless_n: Flags,
     limits: Limits,
+    least: float = -math.inf,
     setting: str = "max_error_rate",
 ) -> float:
-    """Return the common threshold of the answers `labels`, in log-odds; `setting` is named where there is none."""
+    """Return the common threshold of the answers `labels`, in log-odds, `least` or more.
+
+    `setting` is named where there is none.
+    """
     likeliest_n = odds_nc.argmax(1)
     answered_n = np.isin(likeliest_n, labels)
     odds_n = odds_nc[:, list(labels)].max(1)
-    least = -math.inf
     if limits.max_false_action_rate is not None and harmless_n.any():
-        least = false_action_threshold(odds_n, answered_n, harmless_n, limits.max_false_action_rate)
+        least = max(least, false_action_threshold(odds_n, answered_n, harmless_n, limits.max_false_action_rate))
     if limits.max_error_rate is not None:
         wrong_n = likeliest_n != labels_n
         try:
-            least = max(least, error_threshold(odds_n[answered_n], wrong_n[answered_n], limits.max_error_rate))
+            least = error_threshold(odds_n[answered_n], wrong_n[answered_n], limits.max_error_rate, least)
         except ValueError as error:
             remedy = "null to answer everything" if setting == "max_error_rate" else "remove it"
             raise ValueError(f"calibrate.{setting}: {error}; set a higher rate, or {remedy}") from None
@@ -200,8 +208,11 @@ def false_action_threshold(odds_n: Floats, answered_n: Flags, harmless_n: Flags,
     return _just_above(float(false[allowed]), odds_n[answered_n]) if len(false) > allowed else -math.inf
 
 
-def error_threshold(odds_n: Floats, wrong_n: Flags, rate: float) -> float:
-    """Return the lowest log-odds above which at most `rate` of the answers are wrong, counting one wrong one more.
+def error_threshold(odds_n: Floats, wrong_n: Flags, rate: float, least: float = -math.inf) -> float:
+    """Return the lowest log-odds, `least` or more, above which at most `rate` of the answers are wrong.
+
+    One wrong answer more is counted. Above a higher threshold the share may be larger: the surest answers may be
+    wrong. Where no answer is as sure as `least`, none can be wrong.
 
     Raises:
         ValueError: so few answers cannot show so small a rate.
@@ -210,16 +221,19 @@ def error_threshold(odds_n: Floats, wrong_n: Flags, rate: float) -> float:
     order = np.argsort(-odds_n, kind="stable")
     sorted_n = odds_n[order]
     bound_n = (np.cumsum(wrong_n[order]) + 1) / (np.arange(len(order)) + 2)
-    last_of_its_odds = np.append(sorted_n[:-1] > sorted_n[1:], True)
-    kept = np.flatnonzero((bound_n <= rate) & last_of_its_odds)
+    last_of_its_odds = np.append(sorted_n[:-1] > sorted_n[1:], True)[: len(order)]
+    possible = last_of_its_odds & (sorted_n >= least)
+    if least > -math.inf and not possible.any():
+        return least
+    kept = np.flatnonzero((bound_n <= rate) & possible)
     if not len(kept):
         raise ValueError(
-            f"{rate} cannot be kept: on {len(odds_n)} validation answers the least that any threshold shows is"
-            f" {bound_n.min(initial=1):.4f}"
+            f"{rate} cannot be kept: on {int((sorted_n >= least).sum())} validation answers the least that any"
+            f" threshold shows is {bound_n[possible].min(initial=1):.4f}"
         )
     if kept[-1] == len(order) - 1:
-        return -math.inf
-    return float(sorted_n[kept[-1] : kept[-1] + 2].mean())
+        return least
+    return max(least, float(sorted_n[kept[-1] : kept[-1] + 2].mean()))
 
 
 def _just_above(value: float, others: Floats) -> float:

@@ -12,7 +12,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class BestState(TrainerCallback):
-    """Keeps the best weights in memory and stops after `patience` evaluations without a better one."""
+    """Keeps the best weights in memory and stops after `patience` evaluations without a better one.
+
+    Weights that have become NaN stay so: an infinite log-loss stops at once.
+    """
 
     def __init__(self, metric: str, patience: int) -> None:
         self.metric = metric
@@ -33,6 +36,8 @@ class BestState(TrainerCallback):
         }
         point |= {name: found[name] for name in ("accuracy", "macro_f1", "log_loss")}
         self.curves.append(point)
+        if not math.isfinite(point["log_loss"]):
+            control.should_training_stop = True
         if not self.metrics or self._is_better(point, self.metrics):
             self.metrics = point
             self.weights = {name: value.detach().clone() for name, value in trained_parameters(kwargs["model"])}

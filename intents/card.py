@@ -40,7 +40,7 @@ def render_card(
     )
     environment = template_environment("intents", autoescape=False)
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # in a Markdown table
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")  # in a Markdown table
     environment.filters["pyrepr"] = partial(json.dumps, ensure_ascii=False)  # a Python string literal too
     page = environment.get_template("card.md.j2").render(
         title=title,

@@ -107,7 +107,9 @@ def _edit_jsonl(
         line_end = "\r" if lines[0].endswith("\r") else ""
         if not lines[-1]:
             lines.pop()
-        lines += [*(json.dumps(row, ensure_ascii=content.isascii()) + line_end for row in added), ""]
+        old = json.loads(next(line for line in lines if line.strip()))[intent_column]
+        rows = [row | {intent_column: _like(old, row[intent_column])} for row in added]
+        lines += [*(json.dumps(row, ensure_ascii=content.isascii()) + line_end for row in rows), ""]
     return "\n".join(lines)
 
 
@@ -122,7 +124,13 @@ def _with_value(line: str, key: str, value: str) -> str:
         span = (start, at) if name == key else span  # of a key that is there twice, the last counts
         at = _past_blanks(line, at)
         at = _past_blanks(line, at + 1) if line[at] == "," else at
-    return line[: span[0]] + json.dumps(value, ensure_ascii=line.isascii()) + line[span[1] :]
+    new = _like(json.loads(line[span[0] : span[1]]), value)
+    return line[: span[0]] + json.dumps(new, ensure_ascii=line.isascii()) + line[span[1] :]
+
+
+def _like(old: object, intent: str) -> int | str:
+    """Return `intent` as a number where `old`, another intent of the file, is one, and it can be one."""
+    return int(intent) if type(old) is int and re.fullmatch("-?[0-9]+", intent) else intent
 
 
 def _past_blanks(line: str, at: int) -> int:
@@ -141,11 +149,16 @@ def _edit_parquet(
     position = table.schema.get_field_index(intent_column)
     field = table.schema.field(position)
     intents = table.column(position).to_pylist()
+    usual: object = next((intent for intent in intents if intent is not None), None)
     for number, intent in changed.items():
-        intents[number - 1] = intent
-    table = table.set_column(position, field, pa.array(intents, type=field.type))
+        intents[number - 1] = _like(usual, intent)
+    rows = [row | {intent_column: _like(usual, row[intent_column])} for row in added]
+    try:
+        table = table.set_column(position, field, pa.array(intents, type=field.type))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path}: its intents are {field.type}, so that they can become no words: {error}") from None
     if added:
-        new = [pa.array([row.get(field.name) for row in added], type=field.type) for field in table.schema]
+        new = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in table.schema]
         table = pa.concat_tables([table, pa.table(new, schema=table.schema)])
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="none" if codec == "UNCOMPRESSED" else codec)

@@ -10,7 +10,7 @@ Shapes: n texts, s shingles over all of them, h hash functions, p proposed pairs
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 _LARGE = 100_000  # texts from which on chance collisions would cost more than the last 0.3 % of recall is worth
 _WINDOW = 64  # in a crowded bucket a text is compared with this many neighbours
 _CHUNK = 1 << 22
+_SKETCH_HASHES = 128
 _NOT_WORD = re.compile(r"[\W_]+")
 _ASCII_SIGN = re.compile(r"[#$+<=>|~]")  # those for which _is_sign holds
 
@@ -77,13 +78,52 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float) -> IntArray:
     return first_of[groups][distinct_of]
 
 
+def pairs_across(
+    texts: Sequence[str], groups_n: IntArray, sides_n: IntArray, threshold: float
+) -> tuple[IntArray, IntArray]:
+    """Return the positions of each near-duplicate pair of n texts on different sides, the lower side first, (p,) each.
+
+    `groups_n` are their groups at this threshold. A group may be a long chain: a pair is of texts that are themselves
+    alike.
+    """
+    order = np.lexsort((sides_n, groups_n))
+    sizes = np.unique(groups_n, return_counts=True)[1]
+    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+    mixed = [rows for rows in np.split(order, np.cumsum(sizes)[:-1]) if sides_n[rows[0]] != sides_n[rows[-1]]]
+    if not mixed:
+        return found[0]
+    chosen = np.concatenate(mixed)
+    shingles = _shingle([normalise(texts[position]) for position in chosen])
+    sketches = _sketch(_minhash(shingles, _SKETCH_HASHES))
+    for first, second in _crossing(sides_n[chosen], np.repeat(np.arange(len(mixed)), [len(rows) for rows in mixed])):
+        found.append(_similar_pairs(shingles, sketches, first, second, threshold))
+    return chosen[np.concatenate([pair[0] for pair in found])], chosen[np.concatenate([pair[1] for pair in found])]
+
+
+def _crossing(sides_n: IntArray, groups_n: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the pairs of each group that are on different sides; of both, equal ones lie together."""
+    pending: list[tuple[IntArray, IntArray]] = []
+    num_pending = 0
+    for members in np.split(np.arange(len(groups_n)), np.flatnonzero(np.diff(groups_n)) + 1):
+        for part in np.array_split(members, 1 + len(members) ** 2 // _CHUNK):
+            first, second = np.nonzero(sides_n[part][:, None] < sides_n[members])
+            pending.append((part[first], members[second]))
+            num_pending += len(first)
+            if num_pending >= _CHUNK // _SKETCH_HASHES or part[-1] == len(groups_n) - 1:
+                yield np.concatenate([pair[0] for pair in pending]), np.concatenate([pair[1] for pair in pending])
+                pending, num_pending = [], 0
+
+
 def unlike_known(texts: Sequence[str], known: Sequence[str], threshold: float) -> tuple[IntArray, IntArray]:
     """Return the positions of the m `texts` that are no near-duplicate of a known one, (m,), and their groups, (m,)."""
     if not len(texts):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    groups = near_duplicate_groups([*known, *texts], threshold)
-    (positions,) = np.nonzero(~np.isin(groups[len(known) :], groups[: len(known)]))
-    return positions, groups[len(known) + positions]
+    everything = [*known, *texts]
+    groups_n = near_duplicate_groups(everything, threshold)
+    sides_n = (np.arange(len(everything)) >= len(known)).astype(np.int64)
+    _, alike = pairs_across(everything, groups_n, sides_n, threshold)
+    positions = np.setdiff1d(np.arange(len(texts)), alike - len(known))
+    return positions, groups_n[len(known) + positions]
 
 
 def _group_distinct(texts: list[str], threshold: float) -> IntArray:
@@ -91,7 +131,7 @@ def _group_distinct(texts: list[str], threshold: float) -> IntArray:
     groups: IntArray = np.arange(len(texts), dtype=np.int64)
     shingles = _shingle(texts)
     signatures = _minhash(shingles, num_bands * rows_per_band)
-    sketches = np.ascontiguousarray(signatures.astype(np.uint8).T)
+    sketches = _sketch(signatures)
     for band in range(num_bands):
         keys = _hash_rows(signatures[band * rows_per_band : (band + 1) * rows_per_band])
         order = np.argsort(keys, kind="stable")
@@ -165,6 +205,11 @@ def _minhash(shingles: _Shingles, num_hashes: int) -> NDArray[np.uint32]:
         hashed ^= hashed >> np.uint32(16)
         signatures[row] = np.minimum.reduceat(hashed, shingles.starts[:-1])
     return signatures
+
+
+def _sketch(signatures: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Return the lowest byte of each value of (h, n) signatures, (n, h)."""
+    return np.ascontiguousarray(signatures.astype(np.uint8).T)
 
 
 def _hash_rows(rows: NDArray[np.uint32]) -> NDArray[np.uint64]:

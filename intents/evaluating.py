@@ -25,9 +25,11 @@ def headline(answers: Answers, confidence_level: float, num_samples: int, seed: 
     """Return the few numbers that experiments are compared by; intervals are lists, which `dvc exp show` leaves out.
 
     Accuracy and macro-F1 judge the likeliest intents: a threshold hangs on a handful of validation texts, and would
-    hide the difference between two classifiers. What is acted on, with thresholds, has numbers of its own.
+    hide the difference between two classifiers. What is acted on, with thresholds, has numbers of its own. Examples of
+    an intent that is no answer, out-of-scope ones that only set the threshold, have these alone.
     """
-    labels, predicted, num_labels = answers.labels_n, answers.likeliest.predicted_n, len(answers.intents)
+    judged = answers.answerable
+    labels, predicted, num_labels = judged.labels_n, judged.likeliest.predicted_n, len(answers.intents)
     right = int((labels == predicted).sum())
     found = {
         "accuracy": right / len(labels),
@@ -56,6 +58,7 @@ def intent_table(answers: Answers) -> Table:
 
 def kind_table(answers: Answers, confidence_level: float) -> Table:
     """Return accuracy with its exact interval per kind of example; empty where the data has no kinds."""
+    answers = answers.answerable
     kinds = np.asarray(answers.kinds)
     right = answers.labels_n == answers.predicted_n
     rows = []
@@ -90,6 +93,7 @@ def confidence_table(answers: Answers) -> Table:
 
 def mistake_table(answers: Answers, most: int) -> Table:
     """Return the wrong answers given with the most confidence, surest first."""
+    answers = answers.answerable
     wrong = np.flatnonzero(answers.labels_n != answers.predicted_n)
     confidence = answers.confidence_n
     ordered = sorted(wrong.tolist(), key=lambda i: (-confidence[i], answers.texts[i]))[:most]

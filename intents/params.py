@@ -14,7 +14,8 @@ PARAMS_PATH = Path("params.yaml")
 class Params(BaseModel):
     """A section of params.yaml: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # An intent may be called 0, which YAML reads as a number.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,11 +1,11 @@
 """From raw rows to checked splits without leaks."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from intents.checking import (
@@ -18,7 +18,7 @@ from intents.checking import (
     check_splits,
     is_official,
 )
-from intents.duplicates import near_duplicate_groups, normalise, unlike_known
+from intents.duplicates import near_duplicate_groups, normalise, pairs_across, unlike_known
 from intents.rows import SPLITS, RawRows, raise_problems
 from intents.splitting import TooFewGroupsError, stratified_group_split
 
@@ -107,7 +107,13 @@ def prepare(
         )
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
-        groups = _drop_near_official(selection, groups)
+        official = {example.split for example in selection.kept}
+        groups = _drop_near_official(selection, groups, threshold)
+        for split in official - {example.split for example in selection.kept}:
+            raise ValueError(
+                f"every official {split} row is a near-duplicate of a test or validation row: set"
+                " prepare.near_duplicates_of_official=keep, or name another file"
+            )
     raise_problems(check_enough(selection.kept, groups, shares, untrained))
     intents = sorted({example.intent for example in selection.kept})
     assigned = _assign(selection.kept, groups, intents, shares, seed)
@@ -117,7 +123,7 @@ def prepare(
         intents=intents,
         splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
         rejected=[(e.file, e.row, e.text, e.intent, reason) for e, reason in _in_file_order(selection, tables)],
-        metrics=_measure(selection, assigned, groups, intents) | _count_unlabelled(unlabelled, new),
+        metrics=_measure(selection, assigned, groups, intents, threshold) | _count_unlabelled(unlabelled, new),
         unlabelled=new,
     )
 
@@ -188,17 +194,15 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
     return problems
 
 
-def _drop_near_official(selection: _Selection, groups: list[int]) -> list[int]:
-    rank = {"test": 2, "validation": 1}
-    highest: dict[int, int] = {}
-    for example, group in zip(selection.kept, groups, strict=True):
-        highest[group] = max(highest.get(group, 0), rank.get(example.split, 0))
-    names = {2: "near-duplicate of a test row", 1: "near-duplicate of a validation row"}
-    doomed = {
-        position: names[highest[group]]
-        for position, (example, group) in enumerate(zip(selection.kept, groups, strict=True))
-        if rank.get(example.split, 0) < highest[group]
-    }
+def _drop_near_official(selection: _Selection, groups: list[int], threshold: float) -> list[int]:
+    rank = {"test": 0, "validation": 1}
+    sides_n = np.array([rank.get(example.split, 2) for example in selection.kept])
+    pairs = pairs_across([example.text for example in selection.kept], np.array(groups), sides_n, threshold)
+    doomed: dict[int, str] = {}
+    by_side = np.argsort(sides_n[pairs[0]], kind="stable")  # test rows first
+    for official, other in zip(*(side[by_side].tolist() for side in pairs), strict=True):
+        if official not in doomed:
+            doomed.setdefault(other, f"near-duplicate of a {selection.kept[official].split} row")
     selection.reject(doomed)
     return [group for position, group in enumerate(groups) if position not in doomed]
 
@@ -265,19 +269,20 @@ def _in_file_order(selection: _Selection, tables: Sequence[RawRows]) -> list[tup
 
 
 def _measure(
-    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], intents: Sequence[str]
+    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], intents: Sequence[str], threshold: float
 ) -> dict[str, Any]:
     counts = Counter((example.intent, split) for example, split in zip(selection.kept, assigned, strict=True))
     group_sizes = Counter(groups)
-    pairs_in_groups = sum(math.comb(size, 2) for size in group_sizes.values())
-    pairs_in_one_split = sum(math.comb(size, 2) for size in Counter(zip(groups, assigned, strict=True)).values())
+    texts = [example.text for example in selection.kept]
+    sides_n = np.array([SPLITS.index(split) for split in assigned])
+    leaked, _ = pairs_across(texts, np.array(groups), sides_n, threshold)
     split_sizes = Counter(assigned)
     reasons = Counter(reason for _, reason in selection.rejected)
     return {
         "rows": {split: split_sizes[split] for split in SPLITS},
         "rejected": {reason.replace(" ", "_").replace("-", "_"): reasons[reason] for reason in sorted(reasons)},
         "near_duplicate_groups": sum(size > 1 for size in group_sizes.values()),
-        "leaked_pairs": pairs_in_groups - pairs_in_one_split,
+        "leaked_pairs": len(leaked),
         # A list, which `dvc exp show` leaves out: it would be a column per intent and split.
         "rows_per_intent": [
             {"intent": intent, **{split: counts[intent, split] for split in SPLITS}} for intent in intents

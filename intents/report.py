@@ -49,7 +49,7 @@ def render_report(
         level=f"{100 * confidence_level:g} %",
         behaviour=tables["behaviour"],
         failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],
-        num_mistakes=int((answers.labels_n != answers.likeliest.predicted_n).sum()),
+        num_mistakes=int((answers.answerable.labels_n != answers.answerable.likeliest.predicted_n).sum()),
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),
         num_false=int(answers.acted_n[answers.harmless_n].sum()),
@@ -76,7 +76,8 @@ def _curve_lines(curves: Table) -> dict[str, str]:
     for name in ("train_loss", "log_loss", "accuracy", "macro_f1"):
         values = np.array([float(point[name]) for point in curves])
         top = 1.0 if name in ("accuracy", "macro_f1") else float(values.max()) or 1.0
-        x = np.linspace(0, 1, len(values)) if len(values) > 1 else np.array([0.5])
+        values = np.repeat(values, 2) if len(values) == 1 else values  # a line of one point shows nothing
+        x = np.linspace(0, 1, len(values))
         lines[name] = _points(x, values / top, _WIDTH, _HEIGHT)
     return lines
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -68,7 +69,7 @@ def locate_rows(
     return located
 
 
-def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[SourceRow], int]:
+def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[SourceRow], Counter[str]]:
     """Return the rows of the table at `path` that have a text, and how many have none.
 
     Raises:
@@ -79,15 +80,17 @@ def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[S
     if not kind:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join('.' + name for name in FORMATS)}")
     rows: list[SourceRow] = []
+    left_out: Counter[str] = Counter()
     number = 2 if kind in ("csv", "tsv") else 1
-    first = number
     with open_table(Source(str(path), kind, text_column, encoding)) as table:
         for window in table.windows:
-            for text in window.texts:
+            for text, reason in zip(window.texts, window.reasons, strict=True):
                 if text is not None:
                     rows.append(SourceRow(path.as_posix(), number, text, ""))
+                else:
+                    left_out[reason] += 1
                 number += 1
-    return rows, number - first - len(rows)
+    return rows, left_out
 
 
 def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:

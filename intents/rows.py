@@ -170,6 +170,15 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
                 yield header
                 continue
             number += 1
+            torn = next((cell for cell in cells if delimiter == "\t" and "\n" in cell and "\t" in cell), None)
+            if torn is not None:
+                rows.complain(
+                    number,
+                    f"a text that begins with a quotation mark takes in the {torn.count(chr(10))} line(s) below; quote"
+                    " the whole text, and double the marks in it",
+                )
+                yield None
+                continue
             if len(cells) == len(header):
                 yield cells
                 continue
@@ -180,7 +189,7 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
                 )
             yield None
     except csv.Error as error:
-        rows.complain(number + 1, f"not valid CSV ({error}); is a quote left open?")
+        rows.complain(number + 1, f"not valid CSV ({error}); is a quote left open? Rows below it were not checked")
     if header is None:
         raise ValueError(f"{rows.path} is empty: it needs a header and rows")
 

@@ -27,7 +27,21 @@ class SourceParams(Params):
         return Columns(self.text_column, self.intent_column, self.kind_column, self.split_column)
 
     def read(self) -> dict[str, RawRows]:
-        """Return the source files: that of `train` holds all the splits that no other file does."""
+        """Return the source files: that of `train` holds all the splits that no other file does.
+
+        Raises:
+            ValueError: two settings name one file, or a file cannot be read.
+
+        """
+        named: dict[Path, str] = {}
+        for setting in ("source", "validation_source", "test_source", "unlabelled_source"):
+            path = getattr(self, setting)
+            other = named.setdefault(path.resolve(), setting)
+            if other != setting and path != NO_SOURCE:
+                raise ValueError(
+                    f"prepare.{other} and prepare.{setting} name the same file, {path}: what is measured on rows that"
+                    " were learnt or chose thresholds means nothing; name another, or data/none"
+                )
         paths = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
         return {
             split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE

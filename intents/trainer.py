@@ -1,5 +1,6 @@
 """transformers' Trainer with what it lacks: length buckets, a head's learning rate, quick evaluation."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,9 +105,12 @@ def score(
 ) -> dict[str, float]:
     """Return the headline metrics of `model` on `validation`, under the precision of training.
 
-    Rows of an intent that `train` lacks do not count: they must not choose the epoch.
+    Rows of an intent that `train` lacks do not count: they must not choose the epoch. Logits that are no numbers, as a
+    training that diverged leaves them, are worst by each metric.
     """
     logits = answer(model, validation, pad_token_id, precision)
+    if not np.isfinite(logits).all():
+        return {"accuracy": 0.0, "macro_f1": 0.0, "log_loss": math.inf}
     chosen = np.isin(validation.labels, train.labels)
     return headline_metrics(validation.labels[chosen], logits[chosen])
 

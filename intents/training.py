@@ -1,5 +1,6 @@
 """Fine-tunes a classifier: a few lines around the trainer."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,10 @@ def fine_tune(
     the newest of them; speed and padding are then those since.
 
     Of several processes (see intents.parallel) each calls this; `log` and `checkpoints` are those of the first.
+
+    Raises:
+        ValueError: training diverged before its first evaluation.
+
     """
     result = TrainingResult()
     precision = resolve_precision(settings.precision, model)
@@ -76,4 +81,9 @@ def _run(
         trainer.train_resumable(checkpoints, scratch)
     else:
         trainer.train()
+    if not math.isfinite(trainer.best.metrics["log_loss"]):
+        raise ValueError(
+            "training diverged: the classifier's answers are no numbers; lower train.learning_rate or"
+            " train.head_learning_rate"
+        )
     trainer.best.restore(trainer.model)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from intents.answers import Answers
@@ -18,7 +19,7 @@ from intents.calibrations import Calibration, write_calibration
 from intents.cli import run
 from intents.files import write_json
 from intents.params import Params, load_params, read_params
-from intents.scoring import rounded
+from intents.scoring import rounded, share_interval
 from intents.tables import intents_of
 from intents.trust import action_metrics, before_after_table, threshold_table
 
@@ -28,6 +29,9 @@ CALIBRATION_DIR = Path("models/calibration")
 METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
+FEW = (
+    50  # of fewer texts the threshold's place is a guess: drawn anew from this data, 20 kept 1.5 % for a limit of 0.5 %
+)
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -43,14 +47,20 @@ class CalibrateParams(Params):
 def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
     """Return what metrics/calibrate.json says; its shares are those of the rows that chose the thresholds."""
     acting = action_metrics(answers, CONFIDENCE_LEVEL)
-    num_harmless = sum(answers.intents[label] in roles.harmless for label in answers.labels_n)
+    harmless_n = np.isin(answers.labels_n, [answers.intents.index(name) for name in roles.harmless])
+    num_harmless, num_false = int(harmless_n.sum()), int(answers.acted_n[harmless_n].sum())
+    validation = {"commands_obeyed": acting["commands_obeyed"]} if acting else {}
+    interval = []
+    if num_harmless:
+        validation["false_action_rate"] = num_false / num_harmless
+        interval = rounded(list(share_interval(num_false, num_harmless, CONFIDENCE_LEVEL)))
     rate = limits.max_false_action_rate
     allowed = None if rate is None else allowed_false_actions(rate, num_harmless)  # None: no limit
     return {
         "temperature": answers.calibration.temperature,
         "threshold": min(answers.calibration.thresholds.values(), default=0.0),
-        "validation": rounded({name: acting[name] for name in ("commands_obeyed", "false_action_rate") if acting}),
-        "false_action_interval": rounded(acting.get("false_action_interval", [])),
+        "validation": rounded(validation),
+        "false_action_interval": interval,
         "budget": [{"texts_that_ask_for_nothing": num_harmless, "false_actions_allowed": allowed}],
         "before_after": rounded(before_after_table(answers, CONFIDENCE_LEVEL)),
         "thresholds": threshold_table(answers),
@@ -73,6 +83,12 @@ def main() -> None:
     write_calibration(CALIBRATION_DIR, calibration)
     metrics = describe(answers, roles, limits)
     write_json(METRICS_PATH, metrics)
+    num_harmless = metrics["budget"][0]["texts_that_ask_for_nothing"]
+    if params.max_false_action_rate is not None and 0 < num_harmless < FEW:
+        print(
+            f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may be"
+            f" several times the limit of {params.max_false_action_rate:.4g}"
+        )
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))
 

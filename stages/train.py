@@ -89,6 +89,15 @@ class TrainParams(Params):
             raise ValueError(f"Must be at most train.batch_size={batch_size}, the texts that it divides")
         return parts
 
+    @field_validator("warmup_share")
+    @classmethod
+    def _has_a_peak_to_fall_from(cls, share: float, info: ValidationInfo) -> float:
+        if not share and info.data.get("scheduler") == "inverse_sqrt":
+            raise ValueError(
+                "Must be above 0 with train.scheduler=inverse_sqrt: rates fall by the length of the warmup"
+            )
+        return share
+
     @field_validator("contrastive_weight")
     @classmethod
     def _has_features_to_contrast(cls, weight: float, info: ValidationInfo) -> float:
@@ -222,10 +231,10 @@ def _train(
         tokenizer.save_pretrained(folder)
     write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
-    for written in (earlier, checkpoints):
+    tracker.finish(metrics)
+    for written in (earlier, checkpoints):  # the last thing that could be lost: DVC deletes what a failed stage wrote
         if written is not None:
             written.remove()
-    tracker.finish(metrics)
     if learnt:
         print(f"the labelled rows alone: validation {_line(learnt['self_training']['validation_before'])}")
     print(

@@ -170,3 +170,11 @@ def test_the_trained_classifier_sees_what_matters_more_often_than_not():
     for must in ("differ", "agree"):
         rows = [row for row in asked if row["must"] == must]
         assert sum(row["passed_before_thresholds"] for row in rows) > len(rows) / 2, must
+
+
+def test_a_classifier_of_other_intents_is_asked_nothing_though_it_has_no_intent_too():
+    class Tickets(FakeScorer):
+        intents = ["no_intent", "refund"]
+        calibration = Calibration(1.0, {"refund": 0.7}, "no_intent", ("no_intent",))
+
+    assert behaviour.ask(Tickets(), PAIRS) == []

@@ -200,3 +200,21 @@ def test_data_without_an_intent_to_act_on_is_refused():
     roles = roles_of(out_of_scope="oos", intents=intents)
     with pytest.raises(ValueError, match=r"calibrate.reject_intent: every intent \(no_intent, oos\) asks for nothing"):
         calibrate(labels % 2, logits[:, :2], intents, roles, Limits(0.01))
+
+
+def test_the_error_rate_is_kept_among_the_answers_that_a_stricter_limit_leaves():
+    odds = np.concatenate([np.linspace(6, 6.2, 20), np.linspace(3, 4, 80)])
+    wrong = np.arange(100) < 8  # the surest answers are wrong
+    assert error_threshold(odds, wrong, 0.2) == -np.inf
+    with pytest.raises(ValueError, match="0.2 cannot be kept: on 20 validation answers the least .* is 0.0714"):
+        error_threshold(odds, wrong[::-1] | wrong, 0.05, least=5.0)
+    least = error_threshold(odds, wrong, 0.2, least=5.0)
+    kept = odds >= least
+    assert least >= 5 and wrong[kept].mean() <= 0.2
+    assert error_threshold(odds, wrong, 0.2, least=7.0) == 7.0  # no answer, no error
+
+
+def test_an_intent_that_is_called_as_abstaining_is_refused():
+    with pytest.raises(ValueError, match="calibrate.reject_intent: the data has an intent 'abstain'"):
+        choose_roles(["abstain", "go"], "auto", None, "class")
+    assert choose_roles(["abstain", "go"], "abstain", None, "class").reject == ABSTAIN

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -32,3 +34,7 @@ def test_the_best_state_is_kept_and_of_equals_the_surer_one(metric, kept):
 def test_training_stops_when_nothing_is_better_for_so_long():
     evaluations = [(0.8, 0.6), (0.8, 0.5), (0.8, 0.5), (0.8, 0.7), (0.9, 0.1)]
     assert follow(BestState("accuracy", patience=2), evaluations) == (1, 3)
+
+
+def test_weights_that_have_become_nan_end_training_at_once_and_are_not_kept():
+    assert follow(BestState("accuracy", patience=5), [(0.8, 0.6), (0.0, math.inf), (0.9, 0.1)]) == (0, 1)

@@ -98,3 +98,15 @@ def test_a_private_file_stays_private_and_a_link_stays_a_link(tmp_path, suffix):
     edit_table(link, "intent", {2 if suffix == "csv" else 1: "shut"}, [])
     assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
     assert b"shut" in path.read_bytes()
+
+
+def test_intents_that_are_numbers_stay_numbers(tmp_path):
+    added = [{"text": "c", "intent": "7"}]
+    after = edit(tmp_path / "a.jsonl", '{"text": "a", "intent": 0}\n{"text": "b", "intent": 1}\n', {1: "1"}, added)
+    assert after.decode() == '{"text": "a", "intent": 1}\n{"text": "b", "intent": 1}\n{"text": "c", "intent": 7}\n'
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "intent": [0, 1]}), path)
+    edit_table(path, "intent", {1: "1"}, added, "utf-8")
+    assert pq.read_table(path).column("intent").to_pylist() == [1, 1, 7]
+    with pytest.raises(ValueError, match="a.parquet: its intents are int64, so that they can become no words"):
+        edit_table(path, "intent", {1: "shut"}, (), "utf-8")

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from intents.duplicates import near_duplicate_groups, normalise
+from intents.duplicates import near_duplicate_groups, normalise, pairs_across, unlike_known
 
 
 def trigrams(text):
@@ -108,3 +108,31 @@ def test_normalises(text, expected):
 def test_words_that_differ_in_a_vowel_sign_stay_different(one, other):
     assert normalise(one) != normalise(other)
     assert " " not in normalise(one)
+
+
+CHAIN = ["open the left window now", "open the left window please now", "open the left windows please now thanks"]
+
+
+def test_only_what_is_itself_alike_is_a_pair_though_a_chain_links_more():
+    groups = near_duplicate_groups(CHAIN, 0.7)
+    assert set(groups.tolist()) == {0}
+    first, second = pairs_across(CHAIN, groups, np.array([0, 1, 1]), 0.7)
+    assert (first.tolist(), second.tolist()) == ([0], [1])
+    assert unlike_known(CHAIN[1:], CHAIN[:1], 0.7)[0].tolist() == [1]
+
+
+def test_pairs_across_are_those_of_an_exhaustive_search():
+    words = "open close the my left right window door please now on off".split()
+    generator = np.random.default_rng(3)
+    texts = [" ".join(generator.choice(words, 5)) for _ in range(300)]
+    sides = generator.integers(0, 3, 300)
+    first, second = pairs_across(texts, near_duplicate_groups(texts, 0.6), sides, 0.6)
+    grams = [{f" {normalise(text)} "[i : i + 3] for i in range(len(text))} for text in texts]
+    expected = {
+        (i, j)
+        for i in range(300)
+        for j in range(300)
+        if sides[i] < sides[j] and len(grams[i] & grams[j]) >= 0.6 * len(grams[i] | grams[j])
+    }
+    assert len(expected) > 100
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == expected

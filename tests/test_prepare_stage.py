@@ -233,3 +233,19 @@ def test_tokenize_follows_with_the_same_rows(small, workspace, tiny_encoder):
         assert metrics["truncated"][split] == tokenized.num_rows  # all have three words and so five tokens
     assert metrics["mistyped"] == round(0.5 * read_splits()["train"].num_rows)
     assert metrics["tokens_per_text"] == 4
+
+
+def test_one_file_for_two_sources_is_refused(small):
+    for changed in ({"test_source": "raw.csv"}, {"validation_source": "./raw.csv"}):
+        small(**changed)
+        with pytest.raises(ValueError, match=rf"prepare.source and prepare.{next(iter(changed))} name the same file"):
+            prepare.main()
+
+
+def test_official_rows_that_all_repeat_test_rows_are_not_replaced_by_carved_ones(small, write_csv):
+    rows = [["open the sun roof at once", "open"], ["close the sun roof at once", "close"]]
+    write_csv("validation.csv", ["text", "intent"], rows)
+    write_csv("test.csv", ["text", "intent"], rows)
+    small(validation_source="validation.csv", test_source="test.csv")
+    with pytest.raises(ValueError, match="every official validation row is a near-duplicate of a test"):
+        prepare.main()

@@ -47,6 +47,15 @@ def test_near_duplicates_of_official_test_rows_are_dropped():
     assert texts_of(prepared, "test") == {"please open left window", "a quite different wish"}
 
 
+def test_a_row_that_only_a_chain_links_to_a_test_row_stays():
+    chain = ["open left window please", "open left windows please now", "open left windows please now thanks a lot"]
+    rows = [*PLAIN, (chain[1], "open"), (chain[2], "open")]
+    prepared = run(table(rows), table([(chain[0], "open")], "data/test.csv", "test"), threshold=0.6)
+    assert chain[1] in {text for _, _, text, *_ in prepared.rejected}
+    assert chain[2] in texts_of(prepared, "train", "validation")
+    assert prepared.metrics["leaked_pairs"] == 0
+
+
 def test_near_duplicates_of_official_test_rows_can_be_kept_and_are_counted():
     prepared = run(table(PLAIN), official_test(), threshold=0.6, drop_near_official=False)
     assert prepared.rejected == []

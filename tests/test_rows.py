@@ -235,3 +235,10 @@ def test_an_encoding_that_is_not_for_files_names_the_setting(tmp_path):
     assert "prepare.encoding: 'idna' cannot be used" in message_of(
         tmp_path / "a.csv", b"text,intent\nopen it,a\n", encoding="idna"
     )
+
+
+def test_a_stray_quote_that_takes_in_rows_of_a_tsv_is_named(tmp_path):
+    content = 'text\tintent\n"no thanks\tbad\nfine\tgood\nshe wrote yes"\tgood\nlast\tgood\n'
+    message = message_of(tmp_path / "a.tsv", content)
+    assert "row 2: a text that begins with a quotation mark takes in the 2 line(s) below" in message
+    assert "1 problem(s)" in message

@@ -97,3 +97,16 @@ def test_a_wrong_or_senseless_setting_is_refused(inputs, settings, message):
     with pytest.raises(ValueError, match=message):
         train.main()
     assert not Path("models/trained").exists()
+
+
+def test_a_training_that_diverges_says_which_settings_to_lower(inputs):
+    inputs("train", head_learning_rate=1e38)
+    with pytest.raises(ValueError, match="training diverged: .* lower train.learning_rate or train.head_learning_rate"):
+        train.main()
+    assert not Path("models/trained").exists()
+
+
+def test_a_schedule_that_falls_by_the_length_of_the_warmup_needs_one(inputs):
+    inputs("train", scheduler="inverse_sqrt", warmup_share=0.0)
+    with pytest.raises(ValueError, match="train.warmup_share: must be above 0 with train.scheduler=inverse_sqrt"):
+        train.main()

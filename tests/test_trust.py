@@ -131,3 +131,15 @@ def test_counts_with_a_column_for_abstentions_leave_the_interval_of_others_alone
     assert (wide[:, :3] == confusion_counts(LABELS, predicted, 3)).all() and not wide[:, 3].any()
     low, high = macro_f1_interval(LABELS, predicted, 3, 0.95, 500, 0)
     assert low < metrics.f1_score(LABELS, predicted, average="macro") < high
+
+
+def test_an_intent_that_is_never_an_answer_is_no_part_of_the_accuracy():
+    """Its texts were out of scope, in training too: they are to be rejected, and have rates of their own."""
+    calibration = Calibration(1.0, dict.fromkeys(INTENTS[1:], 0.9), ABSTAIN, ("no_intent",))
+    given = answers(calibration, untrained=["no_intent"], texts=[""] * 300)
+    found = evaluating.headline(given, 0.95, 500, 0)["test"]
+    trained = LABELS != 0
+    assert found["examples"] == trained.sum()
+    assert found["accuracy"] == pytest.approx((LOGITS.argmax(1) == LABELS)[trained].mean(), abs=1e-4)
+    assert found["false_action_rate"] == pytest.approx(given.acted_n[~trained].mean(), abs=1e-4)
+    assert all(row["intent"] != "no_intent" for row in evaluating.mistake_table(given, 1000))
