@@ -100,15 +100,22 @@ def changes(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
-    """Return the results without those that say the same thing twice, which would count a seed twice."""
+    """Return the results without those that say the same thing twice, which would count a seed twice.
+
+    Not all seeds reach the answers, that of the evaluation for instance: equal answers and confidences decide.
+    """
     kept: list[Result] = []
     notes = []
     for result in results:
-        same = [k for k in kept if k.settings == result.settings and k.sources == result.sources and _same(k, result)]
-        if same:
-            notes.append(f"{result.name} is the same as {same[0].name}: same settings, code and answers; counted once")
-        else:
+        same = next((k for k in kept if not changes(k, result) and _same(k, result)), None)
+        if same is None:
             kept.append(result)
+            continue
+        seeds = [key for key in {**same.seeds, **result.seeds} if same.seeds.get(key) != result.seeds.get(key)]
+        but = f" but for {', '.join(seeds)}" if seeds else ""
+        notes.append(
+            f"{result.name} is the same as {same.name}: same settings{but}, same code and answers; counted once"
+        )
     return kept, notes
 
 

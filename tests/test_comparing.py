@@ -108,7 +108,22 @@ def test_other_code_with_the_same_settings_is_no_other_seed():
 def test_the_same_result_under_two_names_counts_once():
     comparison = compare([BASE, replace(BASE, name="copy"), BETTER], 0.95, 500)
     assert [group.name for group in comparison.groups] == ["base", "better"]
-    assert comparison.notes == ["copy is the same as base: same settings, code and answers; counted once"]
+    assert comparison.notes == ["copy is the same as base: same settings, same code and answers; counted once"]
+
+
+def test_a_seed_that_changes_no_answer_makes_no_group_of_seeds():
+    twice = [
+        replace(BASE, name=section, settings={**BASE.settings, f"{section}.seed": 1})
+        for section in ("evaluate", "baselines")
+    ]
+    surer = replace(make_result("surer", list(range(20)), seed=1), confidence_n=np.full(NUM_ROWS, 0.9, np.float32))
+    comparison = compare([BASE, *twice, BETTER], 0.95, 500)
+    assert [group.name for group in comparison.groups] == ["base", "better"]
+    assert comparison.notes == [
+        f"{section} is the same as base: same settings but for {section}.seed, same code and answers; counted once"
+        for section in ("evaluate", "baselines")
+    ]
+    assert compare([BASE, surer, BETTER], 0.95, 500).groups[0].name == "base (2 seeds)"
 
 
 def test_refuses_other_test_rows_and_says_which_setting_made_them():
