@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.scoring import Labels
+from intents.scoring import Labels, macro_f1_interval, share_interval
 from intents.significance import student_interval
 
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
+_SAMPLES = 2000  # of the bootstrap, where a pipeline has no evaluate.bootstrap_samples
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
     for metric in HEADLINE:
         values = [float(result.metrics[metric]) for result in results]
         if len(results) == 1:
-            interval = results[0].metrics.get(f"{metric}_interval", (None, None))
+            interval = _row_interval(results[0], metric, confidence_level)
         else:
             interval = student_interval(values, confidence_level)
             if metric != "log_loss":  # shares
@@ -154,3 +155,17 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
             deviation[metric] = float(np.std(values, ddof=1))
         metrics[metric] = Estimate(float(np.mean(values)), *interval)
     return Group(name, results, metrics, deviation, changes(reference, results[0]))
+
+
+def _row_interval(result: Result, metric: str, confidence_level: float) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval over test rows of a metric: the evaluation's own where it has that level."""
+    settings, evaluated = result.settings, result.metrics.get(f"{metric}_interval")
+    if evaluated is not None and settings.get("evaluate.confidence_level") == confidence_level:
+        return evaluated[0], evaluated[1]
+    if metric == "accuracy":
+        return share_interval(int(result.right_n.sum()), len(result.labels_n), confidence_level)
+    if metric == "macro_f1":
+        samples, seed = settings.get("evaluate.bootstrap_samples", _SAMPLES), settings.get("evaluate.seed", 0)
+        labels = result.labels_n, result.predicted_n, len(result.intents)
+        return macro_f1_interval(*labels, confidence_level, samples, seed)
+    return None, None

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from intents.comparing import compare
 from intents.comparison_output import print_comparison, to_html, to_json, to_markdown
 from intents.grouping import Result, rows_differ
+from intents.scoring import macro_f1_interval, share_interval
 from intents.significance import holm, mcnemar_p
 
 INTENTS = ["close", "none", "open"]
@@ -28,6 +29,7 @@ def make_result(name: str, wrong: list[int], **settings: object) -> Result:
         settings={
             "train.rate": 0.1,
             "train.seed": 0,
+            "evaluate.confidence_level": 0.95,
             **{f"train.{key}": value for key, value in settings.items()},
         },
         sources={"stages/train.py": "aaaaaaaaaa"},
@@ -87,6 +89,19 @@ def test_results_that_differ_in_seeds_alone_are_one_group():
     )
     (pair,) = comparison.pairs
     assert pair.accuracy.method == pair.macro_f1.method == "paired bootstrap over rows and seeds"
+
+
+def test_intervals_of_a_single_run_have_the_level_of_the_comparison():
+    labels = BASE.labels_n, BASE.predicted_n, len(INTENTS)
+    for level, settings in ((0.95, {}), (0.5, {}), (0.999, {"bootstrap_samples": 500, "seed": 3})):
+        made = replace(BASE, settings=BASE.settings | {f"evaluate.{key}": value for key, value in settings.items()})
+        comparison = compare([made, BETTER], level, 500)
+        found = comparison.groups[0].metrics
+        expected = BASE.metrics["accuracy_interval"] if level == 0.95 else share_interval(100, NUM_ROWS, level)
+        assert [found["accuracy"].low, found["accuracy"].high] == pytest.approx(expected)
+        expected = macro_f1_interval(*labels, level, settings.get("bootstrap_samples", 2000), settings.get("seed", 0))
+        assert (found["macro_f1"].low, found["macro_f1"].high) == expected
+        assert f"In brackets the {100 * level:g} % interval" in to_markdown(comparison)
 
 
 def test_the_same_seed_again_is_no_other_seed_and_shares_stay_between_0_and_1():
