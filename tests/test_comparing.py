@@ -88,7 +88,21 @@ def test_results_that_differ_in_seeds_alone_are_one_group():
         4.302653 * group.deviation["accuracy"] / 3**0.5
     )
     (pair,) = comparison.pairs
+    method = "paired bootstrap over rows and seeds (a single run's seed taken to matter as the group's do)"
+    assert pair.accuracy.method == pair.macro_f1.method == method
+    others = [make_result(f"o{i}", [0, 1, 50 + i], rate=0.2, seed=i) for i in range(2)]
+    (pair,) = compare([*seeds, *others], 0.95, 2000).pairs
     assert pair.accuracy.method == pair.macro_f1.method == "paired bootstrap over rows and seeds"
+
+
+@pytest.mark.parametrize("single_first", [True, False])
+def test_a_single_run_within_the_spread_of_the_other_seeds_could_be_luck(single_first):
+    spread = [make_result(f"s{i}", list(range(n)), rate=0.2, seed=i) for i, n in enumerate([30, 40, 50])]
+    single = make_result("single", list(range(25)))
+    (pair,) = compare([single, *spread] if single_first else [*spread, single], 0.95, 2000).pairs
+    for test in (pair.accuracy, pair.macro_f1):
+        assert test.p > 0.05
+        assert test.difference.low < 0 < test.difference.high
 
 
 def test_intervals_of_a_single_run_have_the_level_of_the_comparison():
