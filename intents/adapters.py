@@ -54,11 +54,16 @@ def target_layers(model: PreTrainedModel, targets: str | Sequence[str], freeze: 
     Those within the lowest layers that `freeze` leaves as pretrained get none.
 
     Raises:
-        ValueError: a target is the name of no linear layer, or `freeze` leaves none.
+        ValueError: there is no linear layer, `freeze` leaves none, or a target is the name of none.
 
     """
+    every = linear_layers(model)
+    if not every:
+        raise ValueError(
+            f"train.method: {model.base_model.config.model_type} encoders have no linear layers to adapt; use full"
+        )
     frozen = {module for layer in lowest_layers(model, freeze) for module in layer.modules()}
-    layers = [layer for layer in linear_layers(model) if model.get_submodule(layer) not in frozen]
+    layers = [layer for layer in every if model.get_submodule(layer) not in frozen]
     if not layers:
         raise ValueError(f"train.freeze={freeze} leaves no layer of the encoder to adapt; set a lower number")
     if isinstance(targets, str):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from intents.classifier import embeddings_of
 
 _SHORTEST = 1e-12  # gradient; a text without any, which counts for nothing, is not moved
+_TIME_MAJOR = ("xlnet",)  # (t, b, d), which a batch of as many texts as tokens would hide
 
 
 class MovedEmbeddings:
@@ -24,9 +25,16 @@ class MovedEmbeddings:
 
     `norm` is the Euclidean length of the move of a whole text; the unit is the mean length of the embeddings of its
     tokens, in which encoders differ.
+
+    Raises:
+        ValueError: the encoder's embeddings are no (b, t, d); in `found`, too.
+
     """
 
     def __init__(self, model: PreTrainedModel, norm: float, mask_bt: torch.Tensor) -> None:
+        self._family: str = model.base_model.config.model_type
+        if self._family in _TIME_MAJOR:
+            raise self._refusal()
         self._embeddings: nn.Module = embeddings_of(model)
         self._norm = norm
         self._mask_bt = mask_bt
@@ -38,7 +46,9 @@ class MovedEmbeddings:
         moves: list[torch.Tensor] = []
         lengths: list[torch.Tensor] = []
 
-        def follow(_module: nn.Module, _inputs: Any, embedded_btd: torch.Tensor) -> torch.Tensor:
+        def follow(_module: nn.Module, _inputs: Any, embedded_btd: Any) -> torch.Tensor:
+            if not isinstance(embedded_btd, torch.Tensor) or embedded_btd.shape[:-1] != self._mask_bt.shape:
+                raise self._refusal()
             moves.append(torch.zeros_like(embedded_btd, requires_grad=True))
             lengths.append(embedded_btd.detach().float().norm(dim=2))
             return embedded_btd + moves[-1]
@@ -57,6 +67,11 @@ class MovedEmbeddings:
         """While it lasts, the embeddings of the same texts are moved there."""
         with _hook(self._embeddings, lambda _module, _inputs, embedded_btd: embedded_btd + self._move_btd):
             yield
+
+    def _refusal(self) -> ValueError:
+        return ValueError(
+            f"train.adversarial_norm: the embeddings of {self._family} encoders cannot be moved; set it to 0"
+        )
 
 
 @contextmanager

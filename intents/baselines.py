@@ -40,6 +40,26 @@ def sample_rows(num_rows: int, most: int, seed: int) -> Labels:
     return np.sort(np.random.default_rng(seed).choice(num_rows, most, replace=False))
 
 
+def sample_training_rows(labels_n: Labels, most: int, seed: int) -> Labels:
+    """Return the indices that `sample_rows` does, in which random rows make room for those of an intent it left out.
+
+    Raises:
+        ValueError: there are more intents than `most`.
+
+    """
+    drawn = sample_rows(len(labels_n), most, seed)
+    missing = np.setdiff1d(labels_n, labels_n[drawn])
+    if not len(missing):
+        return drawn
+    if (num_intents := len(np.unique(labels_n))) > most:
+        raise ValueError(f"baselines.max_rows must be at least {num_intents}, the number of intents, got {most}")
+    random = np.random.default_rng((seed, 1))
+    added = [random.choice(np.flatnonzero(labels_n == label)) for label in missing]
+    _, first = np.unique(labels_n[drawn], return_index=True)
+    others = random.permutation(np.delete(drawn, first))[len(added) :]
+    return np.sort(np.concatenate([drawn[first], others, added]))
+
+
 def _validation_accuracy(predicted_n: Labels, labels: Mapping[str, Labels]) -> float:
     """Return the share of right answers to those validation texts whose intent some training text has."""
     known_n = np.isin(labels["validation"], labels["train"])

@@ -201,13 +201,18 @@ def encoder_layers(model: PreTrainedModel, setting: str, instead: str) -> nn.Mod
     raise ValueError(f"{setting}: the layers of {config.model_type} encoders cannot be told apart; set it to {instead}")
 
 
+# Modules of ModernBERT, XLM, BART, ESM and Longformer keep the number itself, under these names, and no nn.Dropout.
+_SHARES = ("dropout", "attention_dropout", "activation_dropout", "dropout_prob")
+
+
 def set_dropout(model: PreTrainedModel, share: float) -> None:
     """Drop that share of the activations, of attention and of the head's inputs while training, 0 to 1."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = share
-        if isinstance(getattr(module, "attention_dropout", None), float):  # ModernBERT keeps the number itself
-            module.attention_dropout = share
+        for name in _SHARES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
 
 
 def load_classifier(folder: Path) -> PreTrainedModel:

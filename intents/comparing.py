@@ -18,6 +18,13 @@ from intents.significance import (
     mcnemar_p,
     mean_over_seeds,
     percentile_interval,
+    with_another_seed,
+)
+
+_BOOTSTRAPS = (  # by the number of single runs in a pair
+    "paired bootstrap over rows and seeds",
+    "paired bootstrap over rows and seeds (a single run's seed taken to matter as the group's do)",
+    "paired bootstrap",
 )
 
 
@@ -139,10 +146,19 @@ def _test_pairs(groups: list[Group], confidence_level: float, num_samples: int, 
     # Row 0: accuracy, row 1: macro-F1 of each group in each sample.
     sampled = [[mean_over_seeds(scores[part], random) for scores in resampled] for part in parts]
     couples = list(itertools.combinations(range(len(groups)), 2))
+    seeds = np.random.default_rng((seed, 2))
+
+    def scores_beside(one: int, other: int, metric: int) -> Floats:
+        if len(groups[one].results) > 1 or len(groups[other].results) == 1:
+            return sampled[one][metric]
+        return with_another_seed(sampled[one][metric], resampled[metric][parts[other]], seeds)
+
     tests = []
     for metric, name in enumerate(("accuracy", "macro_f1")):
         found = [
-            _test(groups[a], groups[b], name, sampled[b][metric] - sampled[a][metric], confidence_level)
+            _test(
+                groups[a], groups[b], name, scores_beside(b, a, metric) - scores_beside(a, b, metric), confidence_level
+            )
             for a, b in couples
         ]
         adjusted = holm([p for _, p, _ in found])
@@ -155,14 +171,10 @@ def _test(
 ) -> tuple[Estimate, float, str]:
     value = second.metrics[metric].value - first.metrics[metric].value
     difference = Estimate(value, *percentile_interval(differences_s, confidence_level))
-    alone = len(first.results) == len(second.results) == 1
-    if alone and metric == "accuracy":
+    num_single = sum(len(group.results) == 1 for group in (first, second))
+    if num_single == 2 and metric == "accuracy":
         return difference, mcnemar_p(first.results[0].right_n, second.results[0].right_n), "exact McNemar"
-    return (
-        difference,
-        bootstrap_p(differences_s),
-        "paired bootstrap" if alone else "paired bootstrap over rows and seeds",
-    )
+    return difference, bootstrap_p(differences_s), _BOOTSTRAPS[num_single]
 
 
 def _score_intents(groups: list[Group]) -> list[IntentScores]:

@@ -66,12 +66,12 @@ def headline_table(comparison: Comparison) -> Table:
                 seeds = ", ".join(f"{key} {value}" for key, value in result.seeds.items() if _varies(group, key))
                 values = [Cell(_number(metric, float(result.metrics[metric])), "muted") for metric in HEADLINE]
                 rows.append([Cell(f"  {result.name}", "muted"), Cell(seeds, "muted"), *values])
-    level = _percent(comparison.confidence_level, 0)
+    level = _level(comparison.confidence_level)
     of_seeds = f" Of seeds: mean ± standard deviation, {level} t interval of the mean."
     return Table(
         f"Results on {comparison.num_rows} test rows",
-        "In brackets the interval of metrics/evaluate.json (evaluate.confidence_level): what other test rows could"
-        " show." + (of_seeds if any(group.deviation for group in comparison.groups) else ""),
+        f"In brackets the {level} interval: what other test rows could show."
+        + (of_seeds if any(group.deviation for group in comparison.groups) else ""),
         ["", f"differs from {reference.name} in", *(_NAMES[metric] for metric in HEADLINE)],
         rows,
         num_texts=2,
@@ -96,6 +96,10 @@ def _setting(value: Any) -> str:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+def _level(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def _number(metric: str, value: float) -> str:
@@ -133,7 +137,7 @@ def pair_table(comparison: Comparison) -> Table:
     p = "p (Holm)" if adjusted else "p"
     return Table(
         "Could it be luck?",
-        f"Differences in points with {_percent(level, 0)} intervals, on the same test rows."
+        f"Differences in points with {_level(level)} intervals, on the same test rows."
         f" Tests: {', '.join(methods)}."
         + (f" Each p is adjusted for {len(comparison.pairs)} pairs (Holm); JSON has both." if adjusted else ""),
         ["", "accuracy", p, "macro-F1", p, "verdict"],

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.scoring import Labels
+from intents.scoring import Labels, macro_f1_interval, share_interval
 from intents.significance import student_interval
 
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
+_SAMPLES = 2000  # of the bootstrap, where a pipeline has no evaluate.bootstrap_samples
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,22 @@ def changes(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
-    """Return the results without those that say the same thing twice, which would count a seed twice."""
+    """Return the results without those that say the same thing twice, which would count a seed twice.
+
+    Not all seeds reach the answers, that of the evaluation for instance: equal answers and confidences decide.
+    """
     kept: list[Result] = []
     notes = []
     for result in results:
-        same = [k for k in kept if k.settings == result.settings and k.sources == result.sources and _same(k, result)]
-        if same:
-            notes.append(f"{result.name} is the same as {same[0].name}: same settings, code and answers; counted once")
-        else:
+        same = next((k for k in kept if not changes(k, result) and _same(k, result)), None)
+        if same is None:
             kept.append(result)
+            continue
+        seeds = [key for key in {**same.seeds, **result.seeds} if same.seeds.get(key) != result.seeds.get(key)]
+        but = f" but for {', '.join(seeds)}" if seeds else ""
+        notes.append(
+            f"{result.name} is the same as {same.name}: same settings{but}, same code and answers; counted once"
+        )
     return kept, notes
 
 
@@ -139,7 +147,7 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
     for metric in HEADLINE:
         values = [float(result.metrics[metric]) for result in results]
         if len(results) == 1:
-            interval = results[0].metrics.get(f"{metric}_interval", (None, None))
+            interval = _row_interval(results[0], metric, confidence_level)
         else:
             interval = student_interval(values, confidence_level)
             if metric != "log_loss":  # shares
@@ -147,3 +155,17 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
             deviation[metric] = float(np.std(values, ddof=1))
         metrics[metric] = Estimate(float(np.mean(values)), *interval)
     return Group(name, results, metrics, deviation, changes(reference, results[0]))
+
+
+def _row_interval(result: Result, metric: str, confidence_level: float) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval over test rows of a metric: the evaluation's own where it has that level."""
+    settings, evaluated = result.settings, result.metrics.get(f"{metric}_interval")
+    if evaluated is not None and settings.get("evaluate.confidence_level") == confidence_level:
+        return evaluated[0], evaluated[1]
+    if metric == "accuracy":
+        return share_interval(int(result.right_n.sum()), len(result.labels_n), confidence_level)
+    if metric == "macro_f1":
+        samples, seed = settings.get("evaluate.bootstrap_samples", _SAMPLES), settings.get("evaluate.seed", 0)
+        labels = result.labels_n, result.predicted_n, len(result.intents)
+        return macro_f1_interval(*labels, confidence_level, samples, seed)
+    return None, None

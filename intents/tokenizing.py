@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 from intents.tables import intents_of, read_fact, table_writer, with_facts
 
 _BATCH_SIZE = 10_000
+# They count positions from padding_idx + 1, as RoBERTa does, and so hold two tokens fewer than they have positions.
+_ROBERTA_KIN = ("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "xmod")
 Augment = Callable[[Sequence[str]], list[tuple[int, str]]]  # texts -> (position of the original, another text)
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int32())])
 
@@ -25,8 +27,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     positions = getattr(config, "max_position_embeddings", None)
-    # RoBERTa's kin count positions from padding_idx + 1 and so hold two tokens fewer than they have positions.
-    reserved = 2 if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet", "longformer") else 0
+    reserved = 2 if "roberta" in config.model_type or config.model_type in _ROBERTA_KIN else 0
     if positions and max_length > positions - reserved:
         raise ValueError(
             f"tokenize.max_length must be at most {positions - reserved} for this encoder, got {max_length}"

@@ -13,6 +13,7 @@ row and baseline) and metrics/baselines.json (scores on validation, costs in sec
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -24,6 +25,7 @@ from intents.baselines import (
     majority_baseline,
     regression_baseline,
     sample_rows,
+    sample_training_rows,
     tfidf_features,
 )
 from intents.batching import TokenizedTexts
@@ -51,10 +53,19 @@ class BaselinesParams(Params):
 
 
 def choose_rows(params: BaselinesParams) -> dict[str, Labels]:
-    """Return which rows of each split take part: at most `max_rows` of train and of validation, all of test."""
+    """Return which rows of each split take part: at most `max_rows` of train and of validation, all of test.
+
+    Raises:
+        ValueError: train has more intents than `max_rows`.
+
+    """
     num_rows = {split: pq.read_metadata(PREPARED_DIR / f"{split}.parquet").num_rows for split in SPLITS}
-    most = {"train": params.max_rows, "validation": params.max_rows, "test": num_rows["test"]}
-    return {split: sample_rows(num_rows[split], most[split], params.seed) for split in SPLITS}
+    labels_n = read_column("train", "label", np.arange(num_rows["train"])).to_numpy()
+    return {
+        "train": sample_training_rows(labels_n, params.max_rows, params.seed),
+        "validation": sample_rows(num_rows["validation"], params.max_rows, params.seed),
+        "test": np.arange(num_rows["test"]),
+    }
 
 
 def read_column(split: str, column: str, rows: Labels) -> pa.ChunkedArray:

@@ -130,6 +130,16 @@ def test_a_folder_without_an_adapter_is_named(tmp_path, families):
         load_adapted(families["bert"], tmp_path)
 
 
+@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("freeze", ["none", "embeddings"])
+def test_an_encoder_without_linear_layers_is_refused_by_the_method(tmp_path, method, freeze):
+    sizes = {"vocab_size": 60, "embedding_size": 32, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    config = AutoConfig.for_model("squeezebert", **sizes, num_attention_heads=2)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"train.method: squeezebert encoders have no linear layers .*; use full"):
+        build_trainee(tmp_path, INTENTS, model_settings(method, freeze=freeze))
+
+
 def test_a_pooler_that_is_a_single_layer_is_trained_and_not_put_into_4_bits(tmp_path):
     sizes = {"vocab_size": 60, "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
     AutoModel.from_config(AutoConfig.for_model("albert", **sizes, num_attention_heads=2)).save_pretrained(tmp_path)

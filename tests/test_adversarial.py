@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 from intents.adversarial import MovedEmbeddings
 from intents.batching import PaddingCollator
@@ -55,6 +56,22 @@ def test_texts_move_by_that_share_of_their_tokens_length_to_where_the_loss_grows
             assert loss_of(model) < grown
             handle.remove()
     torch.testing.assert_close(loss_of(model), loss)
+
+
+# XLNet's batches have as many texts as tokens, Longformer pads to its window, I-BERT gives a scale as well.
+@pytest.mark.parametrize(("family", "shape"), [("xlnet", (4, 4)), ("longformer", (2, 6)), ("ibert", (2, 6))])
+def test_embeddings_that_are_no_vector_per_text_and_token_are_refused_by_name(tmp_path, family, shape):
+    xlnet = {"d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 32}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = xlnet if family == "xlnet" else sizes | {"max_position_embeddings": 64, "attention_window": 4}
+    AutoModel.from_config(AutoConfig.for_model(family, vocab_size=60, pad_token_id=0, **sizes)).save_pretrained(
+        tmp_path
+    )
+    model = build_classifier(tmp_path, INTENTS, "mean", 10.0)
+    ids = torch.full(shape, 5)
+    message = f"train.adversarial_norm: the embeddings of {family} encoders .*; set it to 0"
+    with pytest.raises(ValueError, match=message), MovedEmbeddings(model, 0.1, torch.ones_like(ids)).found():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
 def test_a_text_that_counts_for_nothing_stays(families):

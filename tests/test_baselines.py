@@ -8,11 +8,13 @@ from intents.baselines import (
     majority_baseline,
     regression_baseline,
     sample_rows,
+    sample_training_rows,
     tfidf_features,
 )
 from intents.batching import TokenizedTexts
 from intents.encoding import encode_tokens
 from intents.tables import write_table
+from stages.baselines import BaselinesParams, choose_rows
 
 WORDS = ("window glass", "wiper rain")
 TEXTS = {
@@ -80,6 +82,35 @@ def test_a_sample_is_bounded_and_depends_on_the_seed_alone():
     drawn = sample_rows(1000, 10, seed=0)
     assert len(set(drawn)) == 10 and (np.diff(drawn) > 0).all()
     assert (drawn == sample_rows(1000, 10, seed=0)).all() and (drawn != sample_rows(1000, 10, seed=1)).any()
+
+
+def test_a_training_sample_has_a_row_of_each_intent_and_is_else_the_plain_one():
+    common = np.arange(5000) % 2
+    rare = common.copy()
+    rare[[7, 4999]] = 2, 3
+    assert (sample_training_rows(common, 50, seed=0) == sample_rows(5000, 50, seed=0)).all()
+    assert (sample_training_rows(rare, 5000, seed=0) == np.arange(5000)).all()
+    for most in (4, 50):
+        drawn = sample_training_rows(rare, most, seed=0)
+        assert len(drawn) == most and (np.diff(drawn) > 0).all()
+        assert set(rare[drawn]) == {0, 1, 2, 3}
+        assert (drawn == sample_training_rows(rare, most, seed=0)).all()
+    assert len(set(drawn) & set(sample_rows(5000, 50, seed=0))) == 48
+
+
+def test_fewer_rows_than_intents_are_refused_by_name():
+    with pytest.raises(ValueError, match="baselines.max_rows must be at least 3, the number of intents, got 2"):
+        sample_training_rows(np.arange(30) % 3, 2, seed=0)
+
+
+def test_the_stage_draws_every_training_intent_and_reads_no_test_label(tmp_path, monkeypatch):
+    for split, labels in (("train", [0] * 99 + [1]), ("validation", [0] * 99 + [1])):
+        write_table(tmp_path / f"{split}.parquet", {"label": labels}, pa.schema([("label", pa.int64())]))
+    write_table(tmp_path / "test.parquet", {"text": ["a", "b"]}, pa.schema([("text", pa.string())]))
+    monkeypatch.setattr("stages.baselines.PREPARED_DIR", tmp_path)
+    rows = choose_rows(BaselinesParams(regularisations=[1.0], max_rows=2, seed=0))
+    assert {split: len(found) for split, found in rows.items()} == {"train": 2, "validation": 2, "test": 2}
+    assert rows["train"][-1] == 99
 
 
 def test_rows_of_an_intent_that_train_lacks_do_not_count():

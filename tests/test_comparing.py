@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from intents.comparing import compare
 from intents.comparison_output import print_comparison, to_html, to_json, to_markdown
 from intents.grouping import Result, rows_differ
+from intents.scoring import macro_f1_interval, share_interval
 from intents.significance import holm, mcnemar_p
 
 INTENTS = ["close", "none", "open"]
@@ -28,6 +29,7 @@ def make_result(name: str, wrong: list[int], **settings: object) -> Result:
         settings={
             "train.rate": 0.1,
             "train.seed": 0,
+            "evaluate.confidence_level": 0.95,
             **{f"train.{key}": value for key, value in settings.items()},
         },
         sources={"stages/train.py": "aaaaaaaaaa"},
@@ -86,7 +88,34 @@ def test_results_that_differ_in_seeds_alone_are_one_group():
         4.302653 * group.deviation["accuracy"] / 3**0.5
     )
     (pair,) = comparison.pairs
+    method = "paired bootstrap over rows and seeds (a single run's seed taken to matter as the group's do)"
+    assert pair.accuracy.method == pair.macro_f1.method == method
+    others = [make_result(f"o{i}", [0, 1, 50 + i], rate=0.2, seed=i) for i in range(2)]
+    (pair,) = compare([*seeds, *others], 0.95, 2000).pairs
     assert pair.accuracy.method == pair.macro_f1.method == "paired bootstrap over rows and seeds"
+
+
+@pytest.mark.parametrize("single_first", [True, False])
+def test_a_single_run_within_the_spread_of_the_other_seeds_could_be_luck(single_first):
+    spread = [make_result(f"s{i}", list(range(n)), rate=0.2, seed=i) for i, n in enumerate([30, 40, 50])]
+    single = make_result("single", list(range(25)))
+    (pair,) = compare([single, *spread] if single_first else [*spread, single], 0.95, 2000).pairs
+    for test in (pair.accuracy, pair.macro_f1):
+        assert test.p > 0.05
+        assert test.difference.low < 0 < test.difference.high
+
+
+def test_intervals_of_a_single_run_have_the_level_of_the_comparison():
+    labels = BASE.labels_n, BASE.predicted_n, len(INTENTS)
+    for level, settings in ((0.95, {}), (0.5, {}), (0.999, {"bootstrap_samples": 500, "seed": 3})):
+        made = replace(BASE, settings=BASE.settings | {f"evaluate.{key}": value for key, value in settings.items()})
+        comparison = compare([made, BETTER], level, 500)
+        found = comparison.groups[0].metrics
+        expected = BASE.metrics["accuracy_interval"] if level == 0.95 else share_interval(100, NUM_ROWS, level)
+        assert [found["accuracy"].low, found["accuracy"].high] == pytest.approx(expected)
+        expected = macro_f1_interval(*labels, level, settings.get("bootstrap_samples", 2000), settings.get("seed", 0))
+        assert (found["macro_f1"].low, found["macro_f1"].high) == expected
+        assert f"In brackets the {100 * level:g} % interval" in to_markdown(comparison)
 
 
 def test_the_same_seed_again_is_no_other_seed_and_shares_stay_between_0_and_1():
@@ -108,7 +137,22 @@ def test_other_code_with_the_same_settings_is_no_other_seed():
 def test_the_same_result_under_two_names_counts_once():
     comparison = compare([BASE, replace(BASE, name="copy"), BETTER], 0.95, 500)
     assert [group.name for group in comparison.groups] == ["base", "better"]
-    assert comparison.notes == ["copy is the same as base: same settings, code and answers; counted once"]
+    assert comparison.notes == ["copy is the same as base: same settings, same code and answers; counted once"]
+
+
+def test_a_seed_that_changes_no_answer_makes_no_group_of_seeds():
+    twice = [
+        replace(BASE, name=section, settings={**BASE.settings, f"{section}.seed": 1})
+        for section in ("evaluate", "baselines")
+    ]
+    surer = replace(make_result("surer", list(range(20)), seed=1), confidence_n=np.full(NUM_ROWS, 0.9, np.float32))
+    comparison = compare([BASE, *twice, BETTER], 0.95, 500)
+    assert [group.name for group in comparison.groups] == ["base", "better"]
+    assert comparison.notes == [
+        f"{section} is the same as base: same settings but for {section}.seed, same code and answers; counted once"
+        for section in ("evaluate", "baselines")
+    ]
+    assert compare([BASE, surer, BETTER], 0.95, 500).groups[0].name == "base (2 seeds)"
 
 
 def test_refuses_other_test_rows_and_says_which_setting_made_them():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 from intents.classifier import build_classifier, set_dropout
 from intents.dropout import QuickDropout, drop, quick_dropout
@@ -56,6 +57,31 @@ def test_nothing_is_dropped_at_zero_or_in_evaluation():
     assert torch.equal(QuickDropout(0.0).train()(activations), activations)
     assert torch.equal(QuickDropout(0.5).eval()(activations), activations)
     assert torch.equal(QuickDropout(1.0).train()(activations), torch.zeros(9, 9))
+
+
+NUMBERS_ALONE = ("xlm", "flaubert", "bart", "esm", "longformer")
+
+
+@pytest.mark.parametrize("family", NUMBERS_ALONE)
+def test_a_share_that_an_encoder_keeps_as_a_number_is_set_too(tmp_path, family):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    xlm = {"emb_dim": 16, "n_layers": 1, "n_heads": 2}
+    layers = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    bart = {"d_model": 16, **layers, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    chosen = {"bart": bart, "xlm": xlm, "flaubert": xlm}.get(family, sizes)
+    longformer = {"attention_window": 4} if family == "longformer" else {}
+    config = AutoConfig.for_model(
+        family, vocab_size=60, pad_token_id=0, max_position_embeddings=40, **chosen, **longformer
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", 10.0).train()
+    logits = []
+    for share in (0.5, 0.0):
+        set_dropout(model, share)
+        with torch.no_grad():
+            logits += [model(input_ids=IDS, attention_mask=IDS.ne(0).long()).logits for _ in range(2)]
+    assert not torch.allclose(logits[0], logits[1], atol=1e-4)
+    torch.testing.assert_close(logits[2], logits[3])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,6 +15,7 @@ from intents.significance import (
     mean_over_seeds,
     percentile_interval,
     student_interval,
+    with_another_seed,
 )
 
 
@@ -152,6 +153,18 @@ def test_resampled_seeds_vary_as_much_as_the_mean_over_seeds_does():
 def test_one_seed_is_taken_as_it_is():
     scores = np.array([[0.1, 0.2, 0.3]])
     assert mean_over_seeds(scores, np.random.default_rng(0)).tolist() == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_a_single_run_beside_others_of_its_kind_raises_as_many_false_alarms_as_it_says(num_seeds):
+    random = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(1000):
+        single, *others = random.normal(0.9, 0.01, size=1 + num_seeds)  # over seeds alone
+        others_ms = np.repeat(np.array(others)[:, None], 400, axis=1)
+        moved = with_another_seed(np.full(400, single), others_ms, random)
+        alarms += bootstrap_p(mean_over_seeds(others_ms, random) - moved) < 0.05
+    assert 0.03 < alarms / 1000 < 0.08
 
 
 def test_student_interval_gives_the_tabled_value():

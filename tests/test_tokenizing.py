@@ -4,7 +4,8 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from intents import tokenizing
 from intents.preparing import SCHEMA
@@ -95,10 +96,18 @@ def test_rejects_more_tokens_than_the_encoder_holds(tiny_encoder):
         load_tokenizer(tiny_encoder, 41)
 
 
-def test_roberta_holds_two_tokens_fewer_than_it_has_positions(tmp_path):
-    from transformers import RobertaConfig
-
-    RobertaConfig(max_position_embeddings=40).save_pretrained(tmp_path)
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", *tokenizing._ROBERTA_KIN])
+def test_roberta_and_its_kin_hold_two_tokens_fewer_than_they_have_positions(tmp_path, family):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "attention_window": 4}
+    kin = {"intermediate_size": 8, "pad_token_id": 1, "languages": ["en"], "default_language": "en"}
+    positions = {"max_position_embeddings": 40, "position_embedding_type": "absolute"}
+    model = AutoModel.from_config(AutoConfig.for_model(family, **sizes, **kin, **positions)).eval()
+    with torch.no_grad():
+        model(torch.full((1, 38), 5))
+        if family != "longformer":  # pads to its window
+            with pytest.raises((IndexError, RuntimeError)):
+                model(torch.full((1, 39), 5))
+    model.config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="tokenize.max_length must be at most 38 for this encoder, got 39"):
         load_tokenizer(tmp_path, 39)
 
