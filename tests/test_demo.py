@@ -151,6 +151,40 @@ def test_serves_no_file_of_the_repository(server: str, demo_repository: Path) ->
         assert httpx.get(f"{server}/gradio_api/file={path}", timeout=60).status_code in (403, 404)
 
 
+def ask_page(server: str, function: int, data: list[object]) -> dict[str, object]:
+    """Call an event of the page, by its number, as the page does; return the last message about it."""
+    body = {"data": data, "fn_index": function, "session_hash": str(data)}
+    assert httpx.post(f"{server}/gradio_api/queue/join", json=body, timeout=60).status_code == 200
+    answer = httpx.get(f"{server}/gradio_api/queue/data", params={"session_hash": str(data)}, timeout=60)
+    messages = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_takes_no_file_of_the_machine_for_an_uploaded_one(server: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("text\nopen my window\n")
+    upload = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    dependencies = httpx.get(f"{server}/config", timeout=60).json()["dependencies"]
+    called = {one["api_name"]: one["id"] for one in dependencies}
+    for function, data in (
+        (called["show_answers"], [upload, "onnx-int8", ""]),
+        (called["answer_upload"], [upload, "text", "workspace"]),
+    ):
+        refused = ask_page(server, function, data)
+        assert not refused["success"] and refused["output"] == {"error": None}
+    [path] = httpx.post(
+        f"{server}/gradio_api/upload", files={"files": ("said.csv", secret.read_bytes())}, timeout=60
+    ).json()
+    upload["path"] = path
+    answered = ask_page(server, called["answer_upload"], [upload, "text", "workspace"])
+    assert answered["success"] and "1 of 1 rows answered" in str(answered["output"])
+
+
+def test_answers_no_page_that_calls_it_by_another_name(server: str) -> None:
+    for host, status in (("evil.example", 400), ("localhost", 200), ("127.0.0.1:1", 200), ("[::1]", 200)):
+        assert httpx.get(f"{server}/api/classifiers", headers={"Host": host}, timeout=60).status_code == status
+
+
 def test_listens_on_the_loopback_address_alone(server: str) -> None:
     port = urlsplit(server).port
     with socket.create_connection(("127.0.0.1", port), timeout=5):

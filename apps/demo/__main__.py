@@ -87,7 +87,7 @@ def _serve(options: argparse.Namespace) -> None:
         url = f"http://{host}:{listener.getsockname()[1]}"
         if not _is_loopback(options.host):
             sys.stderr.write(f"warning: {options.host} can be reached from other machines, and there is no password\n")
-        application = build_server(_make_desk(options), url)
+        application = build_server(_make_desk(options), url, _hosts(options.host, host))
         print(f"the demo is at {url} (Ctrl-C stops it)", flush=True)
         uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
 
@@ -118,6 +118,14 @@ def _listen(host: str, port: int) -> socket.socket:
         )  # create_server adds to the text; an unknown host has no errno
         reason = os.strerror(error.errno) if known else error.strerror
         raise ValueError(f"cannot listen on {host} port {port} ({reason}); try --port 0") from None
+
+
+def _hosts(host: str, in_url: str) -> list[str]:
+    """Return the names by which a browser may call the server.
+
+    On a loopback address, a page from elsewhere whose name is made to point here (DNS rebinding) must get no answer.
+    """
+    return [in_url, "localhost", "127.0.0.1", "[::1]"] if _is_loopback(host) else ["*"]
 
 
 def _is_loopback(host: str) -> bool:
