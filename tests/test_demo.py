@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -191,6 +192,21 @@ def test_listens_on_the_loopback_address_alone(server: str) -> None:
         pass
     with pytest.raises(OSError):  # a server on 0.0.0.0 would answer on every address of the machine
         socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+def test_ends_when_told_to_whatever_its_clients_hold_open_and_leaves_no_folder(tmp_path: Path) -> None:
+    unfinished = (
+        "POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        "GET /gradio_api/heartbeat/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
+    with ExitStack() as held:
+        with serving(tmp_path, TMPDIR=str(tmp_path)) as url:
+            for request in unfinished:
+                client = held.enter_context(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
+                client.sendall(request.encode())
+            client.recv(1)  # the second one is being answered
+            assert list(tmp_path.glob("intents-demo-*"))
+    assert not list(tmp_path.glob("intents-demo-*"))
 
 
 def start_demo(folder: Path, *options: str, **variables: str) -> tuple[int, str]:
