@@ -90,7 +90,11 @@ class IntentClassifier:
         options.log_severity_level = 3  # what goes wrong is raised; the rest is not for the user
         with on_huge_pages(huge_pages):
             tokenizer = _open_tokenizer(folder / TOKENIZER_FILE)
-            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cache_dir)
+            cached = None
+            if cache_dir is not None:
+                sha256 = settings.files[MODEL_FILES[variant]]["sha256"]
+                cached = _cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
+            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
         return cls(settings, tokenizer, session)
 
     @property
@@ -164,10 +168,9 @@ def _open_session(
     path: Path,
     options: onnxruntime.SessionOptions,
     optimisation: str,
-    cache_dir: str | os.PathLike[str] | None,
+    cached: Path | None,
 ) -> onnxruntime.InferenceSession:
     options.graph_optimization_level = _OPTIMISATION[optimisation]
-    cached = None if cache_dir is None else _cached_path(path, optimisation, Path(cache_dir))
     if cached is not None and cached.is_file():
         options.graph_optimization_level = _OPTIMISATION["none"]
         try:
@@ -193,7 +196,7 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
         raise damaged(path, str(error).strip().splitlines()[0]) from None
 
 
-def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
+def _cached_path(path: Path, sha256: str, optimisation: str, cache_dir: Path) -> Path:
     """Return where the rewritten graph belongs: another model, onnxruntime or processor never finds it."""
     status = path.stat()
     processor = Path("/proc/cpuinfo")
@@ -201,6 +204,7 @@ def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
     hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else os.uname().machine
     facts = (
         str(path.resolve()),
+        sha256,  # a copy may keep the time of what it replaces, and the size of a model rarely changes
         status.st_size,
         status.st_mtime_ns,
         optimisation,

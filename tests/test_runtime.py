@@ -1,11 +1,13 @@
 """The runtime: order, calibration, settings, and what it says about bad input."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from intents.exported import ExportSettings
@@ -102,6 +104,22 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
     assert made.stat().st_mtime_ns == before
     IntentClassifier.load(folder, "fp32", cache_dir=cache)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_model_of_the_same_size_and_time_is_not_answered_for_by_the_old_ones_graph(folder, tmp_path):
+    old = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1"])
+    path = folder / "model-int8.onnx"
+    before = path.stat()
+    weights = onnx.load(path).graph.initializer
+    [bias] = [onnx.numpy_helper.to_array(weight) for weight in weights if list(weight.dims) == [len(INTENTS)]]
+    path.write_bytes(path.read_bytes().replace(bias.tobytes(), (bias + np.float32(1)).tobytes()))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    settings = json.loads((folder / "classifier.json").read_text())
+    settings["files"][path.name]["sha256"] = sha256_of(path)
+    write_json(folder / "classifier.json", settings)
+    new = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1"])
+    np.testing.assert_allclose(new, old + 1, atol=1e-5)
 
 
 def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
