@@ -10,6 +10,7 @@ Shapes: n texts, b texts of one batch, t tokens, c intents.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ class IntentClassifier:
             arena: keep freed memory for the next text (faster) or give it back (less resident memory).
             optimisation: how far onnxruntime rewrites the graph at start-up; more starts later and answers sooner.
             huge_pages: put the weights on huge pages, where Linux has them: starts a little later and answers sooner.
-            cache_dir: keep the rewritten graph in this folder, and start from it the next time.
+            cache_dir: keep the rewritten graph in this folder, if there is room, and start from it the next time.
             verify: compare the files' SHA-256 with those noted at export; without it, only their sizes.
 
         Raises:
@@ -177,13 +178,25 @@ def _open_session(
             return _session(cached, options)
         except ValueError:  # a damaged copy: what it was made of is still there
             options.graph_optimization_level = _OPTIMISATION[optimisation]
-    partial = None if cached is None else cached.with_name(f".{cached.name}.{os.getpid()}.part")
-    if partial is not None:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        options.optimized_model_filepath = str(partial)
-    session = _session(path, options)
-    if partial is not None and cached is not None:
+    if cached is not None:
+        try:
+            return _session_kept(path, options, cached)
+        except (OSError, ValueError):  # a full disk, or a folder that is no place to write: it goes without a copy
+            options.optimized_model_filepath = ""
+    return _session(path, options)
+
+
+def _session_kept(path: Path, options: onnxruntime.SessionOptions, cached: Path) -> onnxruntime.InferenceSession:
+    """Return the session of the model at `path`, its rewritten graph written to `cached`."""
+    # Threads and processes may make the same copy at once, each its own: the last one stays.
+    partial = cached.with_name(f".{cached.name}.{secrets.token_hex(8)}.part")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    options.optimized_model_filepath = str(partial)
+    try:
+        session = _session(path, options)
         os.replace(partial, cached)
+    finally:
+        partial.unlink(missing_ok=True)
     return session
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from intents import runtime
 from intents.exported import ExportSettings
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
@@ -130,6 +133,37 @@ def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
     again = IntentClassifier.load(folder, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(again.logits(["word1 word2"]), expected)
     assert len(cached.read_bytes()) == len(whole)
+
+
+def test_threads_may_make_the_same_cached_graph_at_once(folder, tmp_path, monkeypatch):
+    real, together = runtime._session, threading.Barrier(2, timeout=60)
+
+    def session(*arguments):
+        made = real(*arguments)
+        together.wait()
+        return made
+
+    monkeypatch.setattr(runtime, "_session", session)
+    with ThreadPoolExecutor(2) as threads:
+        loading = [threads.submit(IntentClassifier.load, folder, cache_dir=tmp_path / "cache") for _ in range(2)]
+        first, second = (one.result().logits(["word1"]) for one in loading)
+    np.testing.assert_array_equal(first, second)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".onnx"]
+
+
+def test_a_disk_without_room_for_the_cached_graph_is_no_damage_and_keeps_no_part_of_it(folder, tmp_path):
+    import resource
+
+    cache = tmp_path / "cache"
+    expected = IntentClassifier.load(folder).logits(["word1"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # bytes of a file; Python ignores the signal
+    try:
+        classifier = IntentClassifier.load(folder, cache_dir=cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(classifier.logits(["word1"]), expected)
+    assert list(cache.iterdir()) == []
 
 
 def test_texts_may_come_one_by_one_and_a_batch_needs_one(folder):
