@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from intents import runtime
-from intents.exported import ExportSettings
+from intents.exported import ExportSettings, read_settings
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
 from intents.runtime import IntentClassifier
@@ -238,6 +238,38 @@ def test_garbage_of_the_right_size_is_damaged(folder):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             IntentClassifier.load(folder)
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"thresholds": {"driver_window_up": 0.6}}, r"unknown intents \['driver_window_up'\]; it has: air_"),
+        ({"thresholds": {"no_intent": "0.6"}}, "the threshold of no_intent must be a number from 0 on, got '0.6'"),
+        ({"thresholds": {"no_intent": float("nan")}}, "the threshold of no_intent must .* got nan"),
+        ({"thresholds": None}, "thresholds cannot be None"),
+        ({"reject": "nothing"}, r"unknown intents \['nothing'\]"),
+        ({"no_action": ["nothing"]}, r"unknown intents \['nothing'\]"),
+        ({"temperature": 0}, "temperature must be a positive number, got 0"),
+        ({"temperature": -1.5}, "temperature must be a positive number, got -1.5"),
+        ({"temperature": float("nan")}, "temperature must be a positive number, got nan"),
+        ({"temperature": "1"}, "temperature cannot be '1'"),
+        ({"temperature": True}, "temperature cannot be True"),
+        ({"intents": []}, r"intents must be names, got \[\]"),
+        ({"files": None}, "files cannot be None"),
+        ({"files": {"model.onnx": {"bytes": 1}}}, "files must note bytes and sha256 of model.onnx"),
+    ],
+)
+def test_settings_that_do_not_fit_are_damaged(tmp_path, original, changed, message):
+    settings = json.loads((original / "classifier.json").read_text())
+    write_json(tmp_path / "classifier.json", settings | changed)
+    with pytest.raises(ValueError, match=rf"classifier.json is damaged \({message}"):
+        read_settings(tmp_path)
+
+
+def test_a_calibration_that_abstains_fits_every_classifier(tmp_path, original):
+    settings = json.loads((original / "classifier.json").read_text())
+    write_json(tmp_path / "classifier.json", settings | {"reject": "abstain", "temperature": 2, "no_action": []})
+    assert read_settings(tmp_path).reject == "abstain"
 
 
 def test_settings_of_another_program_are_damaged(folder):
