@@ -10,8 +10,9 @@ import argparse
 import shutil
 from pathlib import Path
 
+from intents.calibrations import read_calibration
 from intents.cli import run
-from intents.exported import read_settings
+from intents.exported import MODEL_FILES, TOKENIZER_FILE, check_file, read_settings
 from intents.files import atomic_path, sha256_of
 
 CLASSIFIER_DIR = Path("models/classifier")
@@ -23,7 +24,8 @@ def release(target: Path) -> None:
     """Write the checkpoint and its ONNX files to the folder `target`.
 
     Raises:
-        ValueError: `target` is there already, or the pipeline has not made all the parts, or not of one classifier.
+        ValueError: `target` is there already, or the pipeline has not made all the parts, or not of one classifier, or
+            one of them is damaged.
 
     """
     if target.exists():
@@ -31,8 +33,13 @@ def release(target: Path) -> None:
     missing = [str(part) for part in (CLASSIFIER_DIR, ONNX_DIR, EXPORT_METRICS_PATH) if not part.exists()]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: run `dvc repro`, or `dvc pull`")
-    if read_settings(ONNX_DIR).checkpoint_sha256 != sha256_of(CLASSIFIER_DIR / "model.safetensors"):
+    settings = read_settings(ONNX_DIR)
+    if settings.checkpoint_sha256 != sha256_of(CLASSIFIER_DIR / "model.safetensors"):
         raise ValueError(f"{ONNX_DIR} was exported from another classifier than {CLASSIFIER_DIR}: run `dvc repro`")
+    if settings.calibration != read_calibration(CLASSIFIER_DIR, settings.intents):
+        raise ValueError(f"{ONNX_DIR} has another calibration than {CLASSIFIER_DIR}: run `dvc repro`")
+    for name in (*MODEL_FILES.values(), TOKENIZER_FILE):
+        check_file(ONNX_DIR / name, settings.files.get(name), verify=True)
     with atomic_path(target, folder=True) as folder:
         shutil.copytree(CLASSIFIER_DIR, folder)
         shutil.copytree(ONNX_DIR, folder / "onnx")

@@ -61,20 +61,18 @@ def _lines(objects: dict[str, set[str]], names: set[str], what: str) -> Iterator
 def _objects_of(out: "Output", cache: "HashFileDB | None", store: "HashFileDB", unreadable: set[str]) -> set[str]:
     """Return the names of the objects that `out` consists of; only a folder's list of files is read.
 
-    Where the list in `store` is none, its name goes into `unreadable`; `cache` is asked in its place.
+    Where the list in `store` is not what its name says, its name goes into `unreadable`; `cache` is asked in its place.
     """
     from dvc_data.hashfile.tree import Tree
-    from dvc_objects.errors import ObjectFormatError
 
     own = str(out.hash_info.value)
     for place in (store, cache):
         if place is None or not out.hash_info.isdir or not place.exists(own):
             continue
-        try:
+        if not _is_damaged(place, own):  # a list that is damaged may well be one, of fewer files
             return {own} | {str(file.value) for _, _, file in Tree.load(place, out.hash_info)}
-        except ObjectFormatError:
-            if place is store:
-                unreadable.add(own)
+        if place is store:
+            unreadable.add(own)
     return {own}
 
 

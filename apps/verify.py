@@ -45,7 +45,7 @@ def verify(
     from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev else nullcontext():
+        with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev is not None else nullcontext():
             problems = list(lock_problems(repo))
             if lock_only:
                 return problems

@@ -6,11 +6,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.calibrations import Calibration
+from intents.calibrations import ABSTAIN, Calibration
 
 MODEL_FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "classifier.json"
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "intents": list,
+    "max_length": int,
+    "pad_token_id": int,
+    "temperature": (int, float),
+    "thresholds": dict,
+    "reject": (str, type(None)),
+    "no_action": list,
+    "checkpoint_sha256": str,
+    "files": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,15 @@ def read_settings(folder: Path) -> ExportSettings:
     """Return what classifier.json in `folder` says.
 
     Raises:
-        ValueError: there is no such file, or it is not one that the export stage wrote.
+        ValueError: there is no such file, or it is not one that the export stage wrote, or does not suit its intents.
 
     """
     path = folder / SETTINGS_FILE
     try:
-        return ExportSettings(**json.loads(path.read_text(encoding="utf-8")))
+        settings = ExportSettings(**json.loads(path.read_text(encoding="utf-8")))
+        _check_kinds(settings)
+        _check_calibration(settings)
+        return settings
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"{folder} holds no exported classifier (no {SETTINGS_FILE}): run `dvc repro export`, or"
@@ -50,6 +66,34 @@ def read_settings(folder: Path) -> ExportSettings:
         ) from None
     except (ValueError, TypeError) as error:
         raise damaged(path, error) from None
+
+
+def _check_kinds(settings: ExportSettings) -> None:
+    for name, kind in _KINDS.items():
+        value = getattr(settings, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} cannot be {value!r}")
+    if not settings.intents or not all(isinstance(intent, str) for intent in settings.intents):
+        raise ValueError(f"intents must be names, got {settings.intents!r}")
+    for name, noted in settings.files.items():
+        if not isinstance(noted, dict) or not {"bytes", "sha256"} <= noted.keys():
+            raise ValueError(f"files must note bytes and sha256 of {name}, got {noted!r}")
+
+
+def _check_calibration(settings: ExportSettings) -> None:
+    """Raise ValueError where the calibration does not suit the intents.
+
+    A threshold under another name would leave its intent without one, and every answer would pass.
+    """
+    if not 0 < settings.temperature < float("inf"):
+        raise ValueError(f"temperature must be a positive number, got {settings.temperature}")
+    for intent, least in settings.thresholds.items():
+        if not isinstance(least, int | float) or isinstance(least, bool) or not least >= 0:
+            raise ValueError(f"the threshold of {intent} must be a number from 0 on, got {least!r}")
+    rejects = [] if settings.reject in (None, ABSTAIN) else [settings.reject]
+    unknown = {*settings.thresholds, *settings.no_action, *rejects} - set(settings.intents)
+    if unknown:
+        raise ValueError(f"unknown intents {sorted(map(str, unknown))}; it has: {', '.join(settings.intents)}")
 
 
 def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:

@@ -10,6 +10,7 @@ Shapes: n texts, b texts of one batch, t tokens, c intents.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ class IntentClassifier:
             arena: keep freed memory for the next text (faster) or give it back (less resident memory).
             optimisation: how far onnxruntime rewrites the graph at start-up; more starts later and answers sooner.
             huge_pages: put the weights on huge pages, where Linux has them: starts a little later and answers sooner.
-            cache_dir: keep the rewritten graph in this folder, and start from it the next time.
+            cache_dir: keep the rewritten graph in this folder, if there is room, and start from it the next time.
             verify: compare the files' SHA-256 with those noted at export; without it, only their sizes.
 
         Raises:
@@ -90,7 +91,11 @@ class IntentClassifier:
         options.log_severity_level = 3  # what goes wrong is raised; the rest is not for the user
         with on_huge_pages(huge_pages):
             tokenizer = _open_tokenizer(folder / TOKENIZER_FILE)
-            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cache_dir)
+            cached = None
+            if cache_dir is not None:
+                sha256 = settings.files[MODEL_FILES[variant]]["sha256"]
+                cached = _cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
+            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
         return cls(settings, tokenizer, session)
 
     @property
@@ -164,23 +169,34 @@ def _open_session(
     path: Path,
     options: onnxruntime.SessionOptions,
     optimisation: str,
-    cache_dir: str | os.PathLike[str] | None,
+    cached: Path | None,
 ) -> onnxruntime.InferenceSession:
     options.graph_optimization_level = _OPTIMISATION[optimisation]
-    cached = None if cache_dir is None else _cached_path(path, optimisation, Path(cache_dir))
     if cached is not None and cached.is_file():
         options.graph_optimization_level = _OPTIMISATION["none"]
         try:
             return _session(cached, options)
         except ValueError:  # a damaged copy: what it was made of is still there
             options.graph_optimization_level = _OPTIMISATION[optimisation]
-    partial = None if cached is None else cached.with_name(f".{cached.name}.{os.getpid()}.part")
-    if partial is not None:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        options.optimized_model_filepath = str(partial)
-    session = _session(path, options)
-    if partial is not None and cached is not None:
+    if cached is not None:
+        try:
+            return _session_kept(path, options, cached)
+        except (OSError, ValueError):  # a full disk, or a folder that is no place to write: it goes without a copy
+            options.optimized_model_filepath = ""
+    return _session(path, options)
+
+
+def _session_kept(path: Path, options: onnxruntime.SessionOptions, cached: Path) -> onnxruntime.InferenceSession:
+    """Return the session of the model at `path`, its rewritten graph written to `cached`."""
+    # Threads and processes may make the same copy at once, each its own: the last one stays.
+    partial = cached.with_name(f".{cached.name}.{secrets.token_hex(8)}.part")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    options.optimized_model_filepath = str(partial)
+    try:
+        session = _session(path, options)
         os.replace(partial, cached)
+    finally:
+        partial.unlink(missing_ok=True)
     return session
 
 
@@ -193,7 +209,7 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
         raise damaged(path, str(error).strip().splitlines()[0]) from None
 
 
-def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
+def _cached_path(path: Path, sha256: str, optimisation: str, cache_dir: Path) -> Path:
     """Return where the rewritten graph belongs: another model, onnxruntime or processor never finds it."""
     status = path.stat()
     processor = Path("/proc/cpuinfo")
@@ -201,6 +217,7 @@ def _cached_path(path: Path, optimisation: str, cache_dir: Path) -> Path:
     hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else os.uname().machine
     facts = (
         str(path.resolve()),
+        sha256,  # a copy may keep the time of what it replaces, and the size of a model rarely changes
         status.st_size,
         status.st_mtime_ns,
         optimisation,

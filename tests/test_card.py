@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from apps.release import release
-from intents.calibrations import Calibration
+from intents.calibrations import Calibration, write_calibration
 from intents.card import render_card
 from intents.exported import ExportSettings
 from intents.files import write_json
@@ -141,14 +141,64 @@ def test_an_example_with_an_emoji_is_that_emoji_in_the_snippets():
     assert 'classifier("go \U0001f697")' in render(example="go \U0001f697")
 
 
-def test_a_release_of_two_classifiers_is_refused(tmp_path, monkeypatch):
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """What a release is made of, tiny, in the working folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("models/classifier", "models/onnx", "metrics"):
         Path(name).mkdir(parents=True)
-    Path("models/classifier/model.safetensors").write_bytes(b"new")
+    Path("models/classifier/model.safetensors").write_bytes(b"weights")
+    write_calibration(Path("models/classifier"), Calibration(1.5, {"a": 0.6}, "a", ("a",)))
     Path("metrics/export.json").write_text("{}")
-    settings = ExportSettings(["a"], 8, 0, 1.0, {}, None, [], hashlib.sha256(b"old").hexdigest(), {})
+    files = {}
+    for name in ("model.onnx", "model-int8.onnx", "tokenizer.json"):
+        content = name.encode()
+        Path("models/onnx", name).write_bytes(content)
+        files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    checkpoint = hashlib.sha256(b"weights").hexdigest()
+    settings = ExportSettings(["a"], 8, 0, 1.5, {"a": 0.6}, "a", ["a"], checkpoint, files)
     write_json(Path("models/onnx/classifier.json"), asdict(settings))
+
+
+def test_a_release_holds_all_parts(parts):
+    release(Path("out"))
+    assert {path.name for path in Path("out/onnx").iterdir()} == {
+        "classifier.json",
+        "metrics.json",
+        "model-int8.onnx",
+        "model.onnx",
+        "tokenizer.json",
+    }
+    assert Path("out/model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_release_of_two_classifiers_is_refused(parts):
+    Path("models/classifier/model.safetensors").write_bytes(b"others")
     with pytest.raises(ValueError, match="models/onnx was exported from another classifier than models/classifier"):
+        release(Path("out"))
+    assert not Path("out").exists()
+
+
+def test_a_release_of_two_calibrations_is_refused(parts):
+    write_calibration(Path("models/classifier"), Calibration(1.5, {"a": 0.7}, "a", ("a",)))
+    with pytest.raises(ValueError, match="models/onnx has another calibration than models/classifier: run `dvc repro`"):
+        release(Path("out"))
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "model-int8.onnx is missing"),
+        (b"model", r"model-int8.onnx is damaged \(it has 5 bytes"),
+        (b"\0" * len("model-int8.onnx"), r"model-int8.onnx is damaged \(its SHA-256"),
+    ],
+)
+def test_a_release_of_a_missing_or_damaged_file_is_refused(parts, content, message):
+    path = Path("models/onnx/model-int8.onnx")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         release(Path("out"))
     assert not Path("out").exists()

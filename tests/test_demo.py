@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -151,12 +152,61 @@ def test_serves_no_file_of_the_repository(server: str, demo_repository: Path) ->
         assert httpx.get(f"{server}/gradio_api/file={path}", timeout=60).status_code in (403, 404)
 
 
+def ask_page(server: str, function: int, data: list[object]) -> dict[str, object]:
+    """Call an event of the page, by its number, as the page does; return the last message about it."""
+    body = {"data": data, "fn_index": function, "session_hash": str(data)}
+    assert httpx.post(f"{server}/gradio_api/queue/join", json=body, timeout=60).status_code == 200
+    answer = httpx.get(f"{server}/gradio_api/queue/data", params={"session_hash": str(data)}, timeout=60)
+    messages = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+def test_takes_no_file_of_the_machine_for_an_uploaded_one(server: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("text\nopen my window\n")
+    upload = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    dependencies = httpx.get(f"{server}/config", timeout=60).json()["dependencies"]
+    called = {one["api_name"]: one["id"] for one in dependencies}
+    for function, data in (
+        (called["show_answers"], [upload, "onnx-int8", ""]),
+        (called["answer_upload"], [upload, "text", "workspace"]),
+    ):
+        refused = ask_page(server, function, data)
+        assert not refused["success"] and refused["output"] == {"error": None}
+    [path] = httpx.post(
+        f"{server}/gradio_api/upload", files={"files": ("said.csv", secret.read_bytes())}, timeout=60
+    ).json()
+    upload["path"] = path
+    answered = ask_page(server, called["answer_upload"], [upload, "text", "workspace"])
+    assert answered["success"] and "1 of 1 rows answered" in str(answered["output"])
+
+
+def test_answers_no_page_that_calls_it_by_another_name(server: str) -> None:
+    for host, status in (("evil.example", 400), ("localhost", 200), ("127.0.0.1:1", 200), ("[::1]", 200)):
+        assert httpx.get(f"{server}/api/classifiers", headers={"Host": host}, timeout=60).status_code == status
+
+
 def test_listens_on_the_loopback_address_alone(server: str) -> None:
     port = urlsplit(server).port
     with socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
     with pytest.raises(OSError):  # a server on 0.0.0.0 would answer on every address of the machine
         socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+def test_ends_when_told_to_whatever_its_clients_hold_open_and_leaves_no_folder(tmp_path: Path) -> None:
+    unfinished = (
+        "POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        "GET /gradio_api/heartbeat/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    )
+    with ExitStack() as held:
+        with serving(tmp_path, TMPDIR=str(tmp_path)) as url:
+            for request in unfinished:
+                client = held.enter_context(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
+                client.sendall(request.encode())
+            client.recv(1)  # the second one is being answered
+            assert list(tmp_path.glob("intents-demo-*"))
+    assert not list(tmp_path.glob("intents-demo-*"))
 
 
 def start_demo(folder: Path, *options: str, **variables: str) -> tuple[int, str]:

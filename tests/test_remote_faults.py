@@ -114,6 +114,22 @@ def test_a_damaged_object_never_reaches_a_workspace_and_is_sent_again(pushed, s3
     assert contents(clone) == data
 
 
+def test_a_lost_object_is_sent_again_where_the_damaged_list_of_files_does_not_name_it(plain_repository, tmp_path):
+    author, store = plain_repository, tmp_path / "store"
+    author.dvc("remote", "add", "--default", "store", str(store))
+    write_data(author, num_files=2)
+    author.dvc("push")
+    [listing] = store.rglob("*.dir")
+    listing.chmod(0o644)
+    listing.write_text("[]")
+    lost = next(path for path in store.rglob("*") if path.is_file() and path != listing)
+    lost.unlink()
+    assert "data: the remote has a damaged copy of 1 of its 1 object(s)" in verify(author, fails=True)
+    verify(author, "--repair")
+    assert lost.exists()
+    verify(author, "--contents")
+
+
 def test_a_lost_object_is_named_and_sent_again(pushed, s3_server, clone_of, request):
     author, data = pushed
     key = an_object(s3_server, request.node.name)

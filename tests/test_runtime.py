@@ -1,14 +1,19 @@
 """The runtime: order, calibration, settings, and what it says about bad input."""
 
 import json
+import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from intents.exported import ExportSettings
+from intents import runtime
+from intents.exported import ExportSettings, read_settings
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
 from intents.runtime import IntentClassifier
@@ -104,6 +109,22 @@ def test_a_cached_graph_is_made_once_and_never_used_for_another_model(folder, tm
     assert len(list(cache.iterdir())) == 2
 
 
+def test_a_model_of_the_same_size_and_time_is_not_answered_for_by_the_old_ones_graph(folder, tmp_path):
+    old = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1"])
+    path = folder / "model-int8.onnx"
+    before = path.stat()
+    weights = onnx.load(path).graph.initializer
+    [bias] = [onnx.numpy_helper.to_array(weight) for weight in weights if list(weight.dims) == [len(INTENTS)]]
+    path.write_bytes(path.read_bytes().replace(bias.tobytes(), (bias + np.float32(1)).tobytes()))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    settings = json.loads((folder / "classifier.json").read_text())
+    settings["files"][path.name]["sha256"] = sha256_of(path)
+    write_json(folder / "classifier.json", settings)
+    new = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1"])
+    np.testing.assert_allclose(new, old + 1, atol=1e-5)
+
+
 def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
     expected = IntentClassifier.load(folder, cache_dir=tmp_path / "cache").logits(["word1 word2"])
     (cached,) = (tmp_path / "cache").iterdir()
@@ -112,6 +133,37 @@ def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
     again = IntentClassifier.load(folder, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(again.logits(["word1 word2"]), expected)
     assert len(cached.read_bytes()) == len(whole)
+
+
+def test_threads_may_make_the_same_cached_graph_at_once(folder, tmp_path, monkeypatch):
+    real, together = runtime._session, threading.Barrier(2, timeout=60)
+
+    def session(*arguments):
+        made = real(*arguments)
+        together.wait()
+        return made
+
+    monkeypatch.setattr(runtime, "_session", session)
+    with ThreadPoolExecutor(2) as threads:
+        loading = [threads.submit(IntentClassifier.load, folder, cache_dir=tmp_path / "cache") for _ in range(2)]
+        first, second = (one.result().logits(["word1"]) for one in loading)
+    np.testing.assert_array_equal(first, second)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".onnx"]
+
+
+def test_a_disk_without_room_for_the_cached_graph_is_no_damage_and_keeps_no_part_of_it(folder, tmp_path):
+    import resource
+
+    cache = tmp_path / "cache"
+    expected = IntentClassifier.load(folder).logits(["word1"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # bytes of a file; Python ignores the signal
+    try:
+        classifier = IntentClassifier.load(folder, cache_dir=cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(classifier.logits(["word1"]), expected)
+    assert list(cache.iterdir()) == []
 
 
 def test_texts_may_come_one_by_one_and_a_batch_needs_one(folder):
@@ -186,6 +238,38 @@ def test_garbage_of_the_right_size_is_damaged(folder):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             IntentClassifier.load(folder)
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"thresholds": {"driver_window_up": 0.6}}, r"unknown intents \['driver_window_up'\]; it has: air_"),
+        ({"thresholds": {"no_intent": "0.6"}}, "the threshold of no_intent must be a number from 0 on, got '0.6'"),
+        ({"thresholds": {"no_intent": float("nan")}}, "the threshold of no_intent must .* got nan"),
+        ({"thresholds": None}, "thresholds cannot be None"),
+        ({"reject": "nothing"}, r"unknown intents \['nothing'\]"),
+        ({"no_action": ["nothing"]}, r"unknown intents \['nothing'\]"),
+        ({"temperature": 0}, "temperature must be a positive number, got 0"),
+        ({"temperature": -1.5}, "temperature must be a positive number, got -1.5"),
+        ({"temperature": float("nan")}, "temperature must be a positive number, got nan"),
+        ({"temperature": "1"}, "temperature cannot be '1'"),
+        ({"temperature": True}, "temperature cannot be True"),
+        ({"intents": []}, r"intents must be names, got \[\]"),
+        ({"files": None}, "files cannot be None"),
+        ({"files": {"model.onnx": {"bytes": 1}}}, "files must note bytes and sha256 of model.onnx"),
+    ],
+)
+def test_settings_that_do_not_fit_are_damaged(tmp_path, original, changed, message):
+    settings = json.loads((original / "classifier.json").read_text())
+    write_json(tmp_path / "classifier.json", settings | changed)
+    with pytest.raises(ValueError, match=rf"classifier.json is damaged \({message}"):
+        read_settings(tmp_path)
+
+
+def test_a_calibration_that_abstains_fits_every_classifier(tmp_path, original):
+    settings = json.loads((original / "classifier.json").read_text())
+    write_json(tmp_path / "classifier.json", settings | {"reject": "abstain", "temperature": 2, "no_action": []})
+    assert read_settings(tmp_path).reject == "abstain"
 
 
 def test_settings_of_another_program_are_damaged(folder):

@@ -100,6 +100,7 @@ def test_a_damaged_list_of_files_is_a_line_and_a_dead_remote_hides_nothing_of_th
 def test_a_lock_that_cannot_be_read_and_names_nobody_knows_are_errors_of_one_line(shared):
     clone, _ = shared
     assert "no branch, tag, commit or experiment is called 'nope'" in verify(clone, "--rev", "nope", fails=True)[0]
+    assert "no branch, tag, commit or experiment is called ''" in verify(clone, "--rev", "", fails=True)[0]
     assert "remote 'nope' doesn't exist" in verify(clone, "--remote", "nope", fails=True)[0]
     edit(clone, "dvc.lock", "schema:", "<<<<<<< HEAD\nschema:")
     [message] = verify(clone, "--lock-only", fails=True)

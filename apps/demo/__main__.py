@@ -1,7 +1,10 @@
 """Starts the demo: see `python -m apps.demo --help`."""
 
 import argparse
+import asyncio
+import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -13,6 +16,8 @@ from intents.cli import run
 
 if TYPE_CHECKING:
     from apps.demo.page import Desk
+
+_PATIENCE_S = 3  # what unfinished requests get when the demo is stopped
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,13 +59,16 @@ def main() -> None:
     """Serve until Ctrl-C."""
     options = parse_arguments()
     _check(options)
+    # Without a handler, SIGTERM would leave the folder of the uploads behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="intents-demo-") as uploads:
         os.environ.update(
             GRADIO_ANALYTICS_ENABLED="False",
             HF_HUB_DISABLE_TELEMETRY="1",
             HF_HUB_OFFLINE="1",
+            ORT_DISABLE_TELEMETRY="1",
             GRADIO_TEMP_DIR=uploads,
-        )  # gradio reads them when it is imported
+        )  # read when gradio and onnxruntime are imported
         _serve(options)
 
 
@@ -87,9 +95,17 @@ def _serve(options: argparse.Namespace) -> None:
         url = f"http://{host}:{listener.getsockname()[1]}"
         if not _is_loopback(options.host):
             sys.stderr.write(f"warning: {options.host} can be reached from other machines, and there is no password\n")
-        application = build_server(_make_desk(options), url)
+        application = build_server(_make_desk(options), url, _hosts(options.host, host))
         print(f"the demo is at {url} (Ctrl-C stops it)", flush=True)
-        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+        # A client that never ends its request, and every open page, would otherwise keep Ctrl-C waiting.
+        settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=_PATIENCE_S)
+        logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Return False for the traceback of a request that was cut off because the demo is stopped."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _make_desk(options: argparse.Namespace) -> "Desk":
@@ -118,6 +134,14 @@ def _listen(host: str, port: int) -> socket.socket:
         )  # create_server adds to the text; an unknown host has no errno
         reason = os.strerror(error.errno) if known else error.strerror
         raise ValueError(f"cannot listen on {host} port {port} ({reason}); try --port 0") from None
+
+
+def _hosts(host: str, in_url: str) -> list[str]:
+    """Return the names by which a browser may call the server.
+
+    On a loopback address, a page from elsewhere whose name is made to point here (DNS rebinding) must get no answer.
+    """
+    return [in_url, "localhost", "127.0.0.1", "[::1]"] if _is_loopback(host) else ["*"]
 
 
 def _is_loopback(host: str) -> bool:

@@ -123,6 +123,8 @@ def build_page(desk: Desk, url: str) -> gr.Blocks:
             **_QUESTIONS,
         )
         page.load(lambda: _choices(desk), None, [first, second], show_progress="hidden", **_QUESTIONS)
+    # Mounted, not launched, gradio would let a client name any file of this machine as one that it has uploaded.
+    page.has_launched = True
     page.queue(max_size=limits.queue, default_concurrency_limit=limits.concurrency)
     return page
 

@@ -1,5 +1,6 @@
 """The demo as one web application: the page, the REST call, and what protects both."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictStr
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from apps.demo.guards import BodyLimit, SecurityHeaders
 from apps.demo.limits import Busy, Gate
@@ -26,15 +28,22 @@ class Question(BaseModel):
     classifier: StrictStr = "workspace"
 
 
-def build_server(desk: Desk, url: str) -> FastAPI:
-    """Return the application that serves the page at / and the REST call at /api/classify."""
+def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
+    """Return the application that serves the page at / and the REST call at /api/classify.
+
+    It answers only requests whose Host header is one of `hosts` ("*": any), whatever their port.
+    """
     limits = desk.limits
     server = FastAPI(
         title="Driver intents",
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's documentation pages load scripts from a CDN
         redoc_url=None,
-        middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, upload_bytes=limits.upload_bytes)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+            Middleware(BodyLimit, upload_bytes=limits.upload_bytes),
+        ],
     )
     gate = Gate(limits.concurrency, limits.queue)
 
