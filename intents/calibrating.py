@@ -60,8 +60,8 @@ def choose_roles(
         harmless = [] if reject_intent is None else [reject_intent]
     if reject_intent is None and ABSTAIN in intents:
         raise ValueError(
-            f"calibrate.reject_intent: the data has an intent {ABSTAIN!r}, which is also the answer of a classifier that"
-            f" is not sure enough; set it to {ABSTAIN}, or rename the intent"
+            f"calibrate.reject_intent: the data has an intent {ABSTAIN!r}, which is also the answer of a classifier"
+            f" that is not sure enough; set it to {ABSTAIN}, or rename the intent"
         )
     if reject_intent is not None and reject_intent not in intents:
         raise ValueError(

@@ -86,8 +86,8 @@ def main() -> None:
     num_harmless = metrics["budget"][0]["texts_that_ask_for_nothing"]
     if params.max_false_action_rate is not None and 0 < num_harmless < FEW:
         print(
-            f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may be"
-            f" several times the limit of {params.max_false_action_rate:.4g}"
+            f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may"
+            f" be several times the limit of {params.max_false_action_rate:.4g}"
         )
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))

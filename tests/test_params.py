@@ -118,7 +118,7 @@ def test_commands_end_with_exit_code_130_on_ctrl_c():
 
 def test_a_setting_of_several_kinds_is_named_once_with_all_that_is_valid(load):
     with pytest.raises(ValueError) as caught:
-        load(GOOD + "  layers: [1]\n  limits: {a: much}\n")
+        load(GOOD + "  layers: {}\n  limits: {a: much}\n")
     title, *lines = str(caught.value).splitlines()
     assert "2 wrong setting(s)" in title
     assert lines[0].startswith("  some.layers: input should be a valid integer, or input should be 'none', or ")
@@ -132,3 +132,8 @@ def test_true_is_no_number(load):
         "  some.rate: is a number, neither true nor false, got True",
         "  some.layers: is a number, neither true nor false, got True",
     ]
+
+
+def test_a_number_is_a_name_where_a_name_is_meant(load):
+    settings = load("some:\n  rate: 0.5\n  kind: a\n  name: 0\n  layers: [1, 2]\n")
+    assert (settings.name, settings.layers) == ("0", ["1", "2"])
