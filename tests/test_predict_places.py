@@ -165,6 +165,13 @@ def test_a_glob_keeps_relative_names_and_a_folder_can_be_converted(classifier, t
     assert found == ["a/x.parquet", "b/x.parquet"]
 
 
+def test_a_glob_is_answered_into_a_folder_beside_its_files_which_it_does_not_match(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "calls-1.csv").write_text("text\non\n")
+    for _ in range(2):
+        answer(tmp_path / "calls-*.csv", tmp_path / "answers", "--model", classifier)
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["calls-1.csv", "calls-1.csv"]
+
+
 def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F811
     done = command(
         "-", "-", "--model", classifier, "--input-format", "csv", "--output-format", "jsonl", input=b"text\nopen it\n\n"
@@ -201,7 +208,12 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path
         (["gopher://host/x.csv", "out.csv"], "Protocol not known: gopher"),
         (["folder", "out.csv"], "OUTPUT must be a folder, got 'out.csv'"),
         (["folder", "folder/answers"], "lies within INPUT"),
-        (["folder", "linked"], "lies within INPUT"),
+        (["folder", "linked"], "OUTPUT {here}/linked/in.csv is one of the inputs"),
+        (["nested/in", "nested"], "OUTPUT {here}/nested/in/x.csv is one of the inputs"),
+        (["links", "folder"], "OUTPUT {here}/folder/in.csv is one of the inputs"),
+        (["n*/**/x.csv", "nested"], "OUTPUT {here}/nested/nested/in/in/x.csv lies within INPUT"),
+        (["in.csv", "local://{here}/in.csv"], "is INPUT: choose another name"),
+        (["local://{here}/in.csv", "in.csv"], "is INPUT: choose another name"),
         (["header.csv", "out.csv"], "header.csv is not utf-8; set --encoding"),
         (["key.jsonl", "out.csv"], "key.jsonl: the key '\\udce9' is not valid Unicode; rename it"),
         (["-", "out.csv"], "standard input has no suffix; give --input-format"),
@@ -228,6 +240,11 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/in.csv").write_text("text\non\n")
     (tmp_path / "link.csv").symlink_to("in.csv")
+    for name in ("nested/in/x.csv", "nested/in/in/x.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("text\non\n")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/in.csv").symlink_to("../folder/in.csv")
     (tmp_path / "linked").symlink_to("folder")
     (tmp_path / "header.csv").write_bytes(b"gr\xf6\xdfe,text\n1,on\n")
     (tmp_path / "key.jsonl").write_text(r'{"\udce9": 1, "text": "on"}')
@@ -240,8 +257,8 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     before = sorted(tmp_path.rglob("*"))
     model = [] if "--model" in arguments else ["--model", classifier]
     with pytest.raises(ValueError) as caught:
-        answer(*arguments, *model)
-    assert message in str(caught.value)
+        answer(*(argument.format(here=tmp_path) for argument in arguments), *model)
+    assert message.format(here=tmp_path) in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 

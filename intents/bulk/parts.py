@@ -1,15 +1,17 @@
 """A run's parts: which input goes to which output, and which were answered by an earlier run that was cut short."""
 
+import glob
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.utils import infer_compression
+from fsspec.utils import glob_translate, infer_compression
 
 from intents.bulk.answering import Counts
 from intents.bulk.places import FORMATS, STANDARD, filesystem_of, fingerprint_of, format_of, is_remote, is_special
@@ -56,7 +58,7 @@ def plan_parts(
     `output_format` also converts a folder.
 
     Raises:
-        ValueError: there is no table at `input_place`, a format is unknown, or the output would overwrite the input.
+        ValueError: there is no table at `input_place`, a format is unknown, or an output would be an input.
 
     """
     for name, place in (("INPUT", input_place), ("OUTPUT", output_place)):
@@ -71,11 +73,6 @@ def plan_parts(
     base, paths, left_out = _find_tables(input_place, filesystem, path, input_format)
     if output_place == STANDARD or format_of(output_place) or _is_local_file(output_place):
         raise ValueError(f"{input_place} is {len(paths)} tables: OUTPUT must be a folder, got {output_place!r}")
-    _, output_path = filesystem_of(output_place)
-    if is_remote(input_place) == is_remote(output_place) and _within(
-        *(place if is_remote(input_place) else os.path.realpath(place) for place in (output_path, base))
-    ):
-        raise ValueError(f"OUTPUT {output_place} lies within INPUT {input_place}: its answers would be read as texts")
     parts = []
     for found in paths:
         name = found[len(base) :].lstrip("/")
@@ -87,6 +84,7 @@ def plan_parts(
     doubles = [name for name, times in Counter(part.name for part in parts).items() if times > 1]
     if doubles:
         raise ValueError(f"several inputs would be written to {doubles[0]}; leave out --output-format")
+    _refuse_own_inputs(parts, _identity(_place(input_place, filesystem, base or "/")), path[len(base) :])
     return Plan(parts, output_path_of(output_place), tuple(left_out))
 
 
@@ -120,9 +118,30 @@ def _single(
         )
     if target != STANDARD:
         target = output_path_of(target)
-        if target == source or (not is_remote(target) and os.path.realpath(target) == os.path.realpath(source)):
+        if source != STANDARD and _identity(target) == _identity(source):
             raise ValueError(f"OUTPUT {target} is INPUT: choose another name")
     return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
+
+
+def _refuse_own_inputs(parts: Sequence[Part], base: str, pattern: str) -> None:
+    """Raise ValueError if answers would overwrite an input, or be the input of the next run.
+
+    The inputs are those in the folder `base` that match the glob `pattern`; "" are all of them.
+    """
+    sources = {_identity(part.source.place) for part in parts}
+    matches = re.compile(glob_translate(glob.escape(base.rstrip("/")) + pattern)).match
+    for part in parts:
+        target = _identity(part.target)
+        if target in sources:
+            raise ValueError(f"OUTPUT {part.target} is one of the inputs, and would be lost; choose another folder")
+        if matches(target) if pattern.strip("/") else _within(target, base):
+            raise ValueError(f"OUTPUT {part.target} lies within INPUT: its answers would be read as texts")
+
+
+def _identity(place: str) -> str:
+    """Return the one name of what `place` is a name of, links resolved."""
+    filesystem, path = filesystem_of(place)
+    return str(filesystem.unstrip_protocol(path)) if is_remote(place) else os.path.realpath(path)
 
 
 def _find_tables(

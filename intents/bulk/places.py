@@ -29,7 +29,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def is_remote(place: str) -> bool:
     """Tell whether `place` is a URL of another store than this machine's files."""
-    return "://" in place and not place.startswith("file://")
+    return "://" in place and not place.startswith(("file://", "local://"))
 
 
 def is_special(place: str) -> bool:
