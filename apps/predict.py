@@ -23,7 +23,14 @@ from intents.bulk.scoring import VARIANTS, Scorer, has_model, is_onnx, load_scor
 from intents.cli import run
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
-_SETTINGS = ("text_column", "probabilities", "prefix", "encoding", "variant")  # those that change an answer
+_SETTINGS = (
+    "text_column",
+    "probabilities",
+    "prefix",
+    "encoding",
+    "input_format",
+    "variant",
+)  # those that change an answer
 _SHOWN_FAILURES = 10
 _SHOWN_NAMES = 5
 

@@ -52,6 +52,21 @@ def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_chan
     assert paths[2].read_text() != untouched
 
 
+def test_a_part_is_answered_anew_when_its_output_its_format_or_what_is_known_of_it_changed(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").write_text("text,n\ttext\non,1\t2\n")
+    command_line = (tmp_path / "in", tmp_path / "out", "--model", classifier, "--input-format")
+    answer(*command_line, "csv")
+    target, state = tmp_path / "out/a", tmp_path / "out/.predict/a.json"
+    for spoiled, content in ((target, ""), (state, "[]"), (state, "{}")):
+        spoiled.write_text(content)
+        answer(*command_line, "csv")
+        assert target.read_text().startswith("text,n\ttext,intent,")
+        assert "made_from" in json.loads(state.read_text())
+    answer(*command_line, "tsv")
+    assert target.read_text().startswith("text,n\ttext\tintent\t")
+
+
 def test_a_part_that_grew_while_it_was_answered_is_answered_anew(classifier, tmp_path, monkeypatch):  # noqa: F811
     write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
 
@@ -184,6 +199,16 @@ def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F
     assert pq.read_table(pa.BufferReader(done.stdout)).column("text").to_pylist() == ["on", "off"]
 
 
+@pytest.mark.parametrize(("stream", "arguments"), [("stdin", ["-", "out.csv"]), ("stdout", ["in.csv", "-"])])
+def test_a_closed_stream_is_named(classifier, tmp_path, monkeypatch, stream, arguments):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("text\non\n")
+    monkeypatch.setattr(sys, stream, None)
+    formats = ["--input-format", "csv", "--output-format", "csv"]
+    with pytest.raises(ValueError, match=f"standard {stream[3:]}put is closed; name a file instead of -"):
+        answer(*arguments, "--model", classifier, *formats)
+
+
 def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path):  # noqa: F811
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(5000)])
     line = f"{sys.executable} -m apps.predict {source} - --model {classifier} --output-format jsonl | head -n 1"
@@ -273,3 +298,21 @@ def test_an_output_that_was_there_survives_a_run_that_fails(classifier, tmp_path
         answer(tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", classifier)
     assert (tmp_path / "out.parquet").read_text() == "answers of yesterday"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def test_an_output_that_is_replaced_stays_as_private_as_it_was(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in.csv").write_text("text\non\n")
+    (tmp_path / "out.csv").touch(mode=0o600)
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    assert (tmp_path / "out.csv").read_text().startswith("text,intent")
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_remote_outputs_leave_no_file_open(classifier, tmp_path):  # noqa: F811
+    for number in range(5):
+        write_jsonl(tmp_path / f"in/{number}.jsonl", [{"text": "on"}])
+    answer(tmp_path / "in/0.jsonl", "memory://first/0.jsonl", "--model", classifier)  # what stays open once
+    before = len(os.listdir("/proc/self/fd"))
+    answer(tmp_path / "in", "memory://left-open", "--model", classifier)
+    assert len(fsspec.filesystem("memory").find("/left-open")) == 10
+    assert len(os.listdir("/proc/self/fd")) <= before

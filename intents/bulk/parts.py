@@ -199,7 +199,7 @@ def _stem(name: str) -> str:
 class FinishedParts:
     """Remembers, in a hidden folder of the output, which parts are answered, by what and from what.
 
-    A part counts as finished while its output is there and its input, the model and the settings are the same.
+    A part counts as finished while its output, its input, the model and the settings are the same.
     """
 
     def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
@@ -211,21 +211,21 @@ class FinishedParts:
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         try:
             state = json.loads(filesystem.cat_file(path))
-            made_from = self.made_from(part)
+            now = {"made_from": self.made_from(part), "output": fingerprint_of(part.target)}
+            if {name: state[name] for name in now} != now:
+                return None
+            return Counts(state["rows"], state["bad"])
         except FileNotFoundError:
             return None
-        except ValueError:
-            return None  # cut short while it was written
-        target_filesystem, target = filesystem_of(part.target)
-        if state.get("made_from") != made_from or not target_filesystem.exists(target):
-            return None
-        return Counts(state["rows"], state["bad"])
+        except (ValueError, TypeError, KeyError):
+            return None  # cut short while it was written, or an older version's
 
     def add(self, part: Part, counts: Counts, made_from: dict[str, Any]) -> None:
         """Remember that `part` is finished; `made_from` describes its input as it was before it was read."""
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-        state = {"made_from": made_from, "rows": counts.rows, "bad": counts.bad}
+        output = fingerprint_of(part.target)
+        state = {"made_from": made_from, "output": output, "rows": counts.rows, "bad": counts.bad}
         filesystem.pipe_file(path, json.dumps(state).encode())
 
     def made_from(self, part: Part) -> dict[str, Any]:
