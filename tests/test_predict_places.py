@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 
 import fsspec
@@ -116,6 +117,14 @@ def test_a_damaged_part_is_named_and_leaves_the_others_alone(classifier, tmp_pat
     with pytest.raises(ValueError, match=rf"1 of 2 parts failed.*\n  b.csv.{suffix}: .*(is damaged|to its end): "):
         answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".predict", "a.jsonl"]
+
+
+def test_an_archive_of_several_tables_is_refused(classifier, tmp_path):  # noqa: F811
+    with zipfile.ZipFile(tmp_path / "in.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "text\non\n")
+        archive.writestr("b.csv", "text\noff\n")
+    with pytest.raises(ValueError, match=r"in.csv.zip holds 2 files \(a.csv, b.csv\); pack one table per archive"):
+        answer(tmp_path / "in.csv.zip", tmp_path / "out.csv", "--model", classifier)
 
 
 def test_a_table_without_rows_gives_one_with_the_answers_columns(classifier, tmp_path):  # noqa: F811

@@ -74,9 +74,19 @@ def _decompressed(place: str, stored: BinaryIO) -> BinaryIO:
     if not compression:
         return stored
     try:
+        if compression == "zip":
+            _check_members(place, stored)
         return cast(BinaryIO, fsspec.compression.compr[compression](stored, mode="rb"))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{place} is damaged: {error}") from None
+
+
+def _check_members(place: str, stored: BinaryIO) -> None:
+    with zipfile.ZipFile(stored) as archive:
+        names = archive.namelist()
+    stored.seek(0)
+    if len(names) != 1:  # fsspec reads the first alone
+        raise ValueError(f"{place} holds {len(names)} files ({', '.join(names[:3])}); pack one table per archive")
 
 
 def _readable(source: Source, records: Iterator[Record]) -> Iterator[Record]:
@@ -188,6 +198,13 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
                 done += len(batch)
                 values = plain_values(batch.column(source.text_column))
                 yield make_window(batch, values, [""] * len(values), "utf-8")
+        except pa.ArrowNotImplementedError as error:
+            raise ValueError(f"{source.place} cannot be read: {error}") from None
+        except OverflowError as error:  # times that Python lacks
+            kind = schema.field(source.text_column).type
+            raise ValueError(
+                f"{source.place}: column {source.text_column!r} ({kind}) holds no texts: {error}"
+            ) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{source.place} is damaged after row {done}: {error}") from None
 

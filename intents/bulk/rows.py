@@ -40,7 +40,7 @@ class Window:
         """Return one mapping per row."""
         if isinstance(self.rows, list):
             return self.rows
-        columns = {name: plain_values(self.rows.column(name)) for name in self.rows.schema.names}
+        columns = {name: _any_values(name, self.rows.column(name)) for name in self.rows.schema.names}
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
@@ -93,6 +93,20 @@ def plain_values(column: pa.Array) -> list[Any]:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         return [_decoded(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _any_values(name: str, column: pa.Array) -> list[Any]:
+    """Return the cells of a Parquet column; those of a column with times that Python lacks as strings."""
+    try:
+        try:
+            return plain_values(column)
+        except OverflowError:
+            return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(
+            f"the cells of column {name!r} ({column.type}) cannot be written in this format ({error}); write Parquet, or"
+            " leave the column out of the input"
+        ) from None
 
 
 def _decoded(cell: bytes | None) -> str | bytes | None:
