@@ -97,6 +97,18 @@ def test_files_of_a_folder_that_are_no_tables_are_named(classifier, tmp_path, ca
     assert (tmp_path / "out/part-0000").read_text().splitlines()[0] == "text,intent,confidence,reason"
 
 
+def test_linked_folders_are_read_and_pipes_in_a_folder_named(classifier, tmp_path, capsys):  # noqa: F811
+    write_jsonl(tmp_path / "elsewhere/b.jsonl", [{"text": "off"}])
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
+    (tmp_path / "in/sub").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to("../in")
+    os.mkfifo(tmp_path / "in/pipe.jsonl")
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert read_jsonl(tmp_path / "out/sub/b.jsonl")[0]["text"] == "off"
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.jsonl")) == ["a.jsonl", "b.jsonl"]
+    assert "left out, no tables: pipe.jsonl\n" in capsys.readouterr().err
+
+
 def test_a_dangling_link_is_a_part_that_fails(classifier, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
     (tmp_path / "in/b.jsonl").symlink_to("nowhere.jsonl")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,8 @@ def _find_tables(
         base, found = fixed.rsplit("/", 1)[0], filesystem.glob(path)
         found = [match for match in found if filesystem.isfile(match)]
     elif filesystem.isdir(path):
-        base, found = path.rstrip("/"), filesystem.find(path)
+        base = path.rstrip("/")
+        found = filesystem.find(path) if is_remote(input_place) else _local_files(path)
     elif is_special(input_place):
         raise ValueError(f"INPUT {input_place} is not a regular file; pipe it in, with - as INPUT")
     else:
@@ -164,6 +165,8 @@ def _find_tables(
     names = {part: part[len(base) :].lstrip("/") for part in sorted(found)}
     shown = [part for part, name in names.items() if not _begins(name, ".")]
     tables = [part for part in shown if not _begins(names[part], "_") and (format_of(part) or input_format)]
+    if not is_remote(input_place):  # a pipe would keep the others waiting; a link to nowhere is a part that fails
+        tables = [part for part in tables if not os.path.exists(part) or os.path.isfile(part)]
     if not tables:
         raise ValueError(
             f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}, or give --input-format"
@@ -172,6 +175,28 @@ def _find_tables(
     chosen = set(tables)
     passed_over = [part for part in shown if part not in chosen]
     return base, tables, [names[part] for part in passed_over if format_of(part) or not _begins(names[part], "_")]
+
+
+def _local_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all that is within `folder` and no folder; links to folders are followed, but to none above.
+
+    A folder that may not be read is itself yielded, so that it is named.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        names = sorted(os.listdir(folder))
+    except PermissionError:
+        if not above:
+            raise
+        yield folder
+        return
+    for path in (os.path.join(folder, name) for name in names):
+        if os.path.isdir(path):
+            yield from _local_files(path, (*above, here))
+        else:
+            yield path
 
 
 def _begins(name: str, sign: str) -> bool:

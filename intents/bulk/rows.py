@@ -104,8 +104,8 @@ def _any_values(name: str, column: pa.Array) -> list[Any]:
             return list(column.cast(pa.string()).to_pylist())
     except pa.ArrowNotImplementedError as error:
         raise ValueError(
-            f"the cells of column {name!r} ({column.type}) cannot be written in this format ({error}); write Parquet, or"
-            " leave the column out of the input"
+            f"the cells of column {name!r} ({column.type}) cannot be written in this format ({error}); write Parquet,"
+            " or leave the column out of the input"
         ) from None
 
 
