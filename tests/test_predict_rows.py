@@ -63,6 +63,24 @@ def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_
     assert b"12 rows, 8 of them bad" in done.stderr
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_row_whose_other_columns_cannot_be_decoded_says_so(classifier, tmp_path, suffix):  # noqa: F811
+    content = {
+        "csv": "text,note\non,café\noff,naïve\n",
+        "jsonl": '{"text": "on", "note": ["café"]}\n{"text": "off", "note": {"naïve": 1}}\n',
+    }[suffix]
+    source, target = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl"
+    source.write_bytes(content.encode("latin-1"))
+    answer(source, target, "--model", classifier)
+    rows = read_jsonl(target)
+    assert [row["reason"] for row in rows] == ["undecodable: column 'note' is not valid utf-8"] * 2
+    assert [row["intent"] for row in rows] == ["", ""]
+    answer(source, target, "--model", classifier, "--encoding", "latin-1")
+    rows = read_jsonl(target)
+    assert [row["reason"] for row in rows] == ["", ""]
+    assert rows[0]["note"] == ("café" if suffix == "csv" else ["café"])
+
+
 def test_a_quote_at_the_start_of_a_tsv_field_costs_no_other_row(classifier, tmp_path):  # noqa: F811
     lines = ['"half a window\t1', "start the wipers\t2", 'open it 5"\t3', '"in\ntwo lines"\t4', "roll it down\t5"]
     (tmp_path / "in.tsv").write_text("\n".join(["text\tn", *lines]))

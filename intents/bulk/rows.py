@@ -14,6 +14,7 @@ WINDOW_ROWS = 8192  # rows that are sorted by length together
 # text of 64 tokens ends long before.
 MOST_CHARACTERS = 20_000
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_UNDECODED = re.compile("[\udc80-\udcff]")  # the surrogates that stand for bytes
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,16 @@ def make_window(
 def without_surrogates(text: str) -> str:
     """Return `text` with U+FFFD for each byte that could not be decoded, so that what is written is valid Unicode."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def has_undecoded_bytes(*values: Any) -> bool:
+    """Tell whether some of `values`, cells or JSON values, hold bytes that could not be decoded."""
+    for value in values:
+        if isinstance(value, list | dict):
+            value = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str) and not value.isascii() and _UNDECODED.search(value):
+            return True
+    return False
 
 
 def plain_values(column: pa.Array) -> list[Any]:
