@@ -19,11 +19,18 @@ from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_
 from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classifier
 from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
-from intents.bulk.scoring import VARIANTS, Scorer, has_model, load_scorer
+from intents.bulk.scoring import VARIANTS, Scorer, has_model, is_onnx, load_scorer
 from intents.cli import run
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
-_SETTINGS = ("text_column", "probabilities", "prefix", "encoding", "variant")  # those that change an answer
+_SETTINGS = (
+    "text_column",
+    "probabilities",
+    "prefix",
+    "encoding",
+    "input_format",
+    "variant",
+)  # those that change an answer
 _SHOWN_FAILURES = 10
 _SHOWN_NAMES = 5
 
@@ -44,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"classifier (default: the first there is of {', '.join(MODEL_DIRS)})",
     )
     add("--rev", help="take the classifier of this branch, tag, commit or DVC experiment")
-    add("--variant", choices=VARIANTS, default="int8", help="of an exported classifier (default: int8)")
+    add("--variant", choices=VARIANTS, help=f"of an exported classifier (default: {VARIANTS[0]})")
     add("--threads", type=int, metavar="N", help="cores to use (default: all); with ray, per worker (1)")
     add("--engine", choices=("local", "ray"), default="local", help="ray: on RAY_ADDRESS's cluster, or here")
     add("--encoding", default="utf-8", help="of CSV, TSV and JSONL inputs (default: utf-8)")
@@ -61,16 +68,36 @@ def find_model(model: str | None, rev: str | None) -> Path:
     if rev is None:
         found = [Path(model)] if model else [Path(name) for name in MODEL_DIRS]
         return next((folder for folder in found if has_model(folder)), found[-1])
-    from apps.revisions import fetch_output, resolve
+    from apps.revisions import NoSuchOutputError, fetch_output, resolve
 
     resolve(rev)
     names = [model] if model else list(MODEL_DIRS)
     for name in names[:-1]:
         try:
             return fetch_output(rev, name)
-        except ValueError:
+        except NoSuchOutputError:
             continue  # not exported in that revision: its checkpoint answers
     return fetch_output(rev, names[-1])
+
+
+def find_variant(options: argparse.Namespace, model_dir: Path) -> str:
+    """Return which graph of the classifier in `model_dir` to take, and say where there is none to choose from.
+
+    Raises:
+        ValueError: the command line asks for a variant of a classifier that is not exported.
+
+    """
+    if has_model(model_dir) and not is_onnx(model_dir):
+        if options.variant:
+            raise ValueError(
+                f"--variant {options.variant}: {model_dir} is a checkpoint, which has no variants; leave --variant out,"
+                f" or `dvc pull {MODEL_DIRS[0]}`"
+            )
+        if options.model is None:
+            print(
+                f"no {MODEL_DIRS[0]}{' in ' + options.rev if options.rev else ''}: {model_dir} answers", file=sys.stderr
+            )
+    return options.variant or VARIANTS[0]
 
 
 def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: FinishedParts | None) -> Counts:
@@ -129,6 +156,7 @@ def predict(options: argparse.Namespace) -> None:
         options.output_format,
     )
     model_dir = find_model(options.model, options.rev).resolve()
+    options.variant = find_variant(options, model_dir)
     scorer = load_scorer(model_dir, options.variant, options.threads)
     decider = Decider(tuple(scorer.intents), scorer.calibration, options.probabilities, options.prefix)
     parts, finished, before = plan.parts, None, Counts()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from intents.files import atomic_path
 
 if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
     from dvc.repo import Repo
 
 CACHE_DIR = Path(".cache/revisions")
@@ -66,15 +67,26 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
             ) from None
 
 
+class NoSuchOutputError(ValueError):
+    """The revision has no such output, wherever one looks for it."""
+
+
 def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
     """Return a local copy of the output `path` (a file or a folder, such as models/classifier) as of revision `rev`.
 
     The copy comes from the DVC cache, or else from the default remote, and is kept under .cache/revisions.
 
     Raises:
-        ValueError: there is no such revision, or it has no such output in the cache and the remote.
+        NoSuchOutputError: the revision has no such output.
+        ValueError: there is no such revision, its output is neither in the cache nor in the remote, or `path` leads out
+            of the repository.
 
     """
+    if Path(path).is_absolute() or ".." in Path(path).parts:  # joined to the copies' folder it would lead out of it
+        raise ValueError(
+            f"{path!r} is no path of revision {rev!r}; valid are paths relative to the repository's root, such as"
+            " models/classifier"
+        )
     commit = resolve(rev, root)
     target = root / CACHE_DIR / commit / path
     if not target.exists():
@@ -84,11 +96,23 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
             with open_repository(root) as repo:
                 source = path_in_git(repo, path)
             files = DVCFileSystem(str(root), rev=commit, subrepos=True)
+            if not _was_made(files, source):
+                raise NoSuchOutputError(f"revision {rev!r} has no {path}")
             with atomic_path(target, folder=files.isdir(source)) as temporary:
                 files.get(source, str(temporary), recursive=True)
+        except NoSuchOutputError:
+            raise
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
             raise ValueError(
                 f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
                 " pull` it first"
             ) from None
     return target
+
+
+def _was_made(files: "DVCFileSystem", path: str) -> bool:
+    """Tell whether the revision of `files` holds `path`, and not only a stage that has yet to make it."""
+    if not files.exists(path):
+        return False
+    entry = files.info(path).get("dvc_info", {}).get("entry")
+    return entry is None or entry.hash_info is not None

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,11 @@ def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
     assert tag != here == named
     with pytest.raises(ValueError, match="no branch, tag, commit or experiment is called 'v9'"):
         answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v9")
+    for model in (Path("models/classifier").resolve(), "models/../models/classifier"):
+        with pytest.raises(ValueError, match="is no path of revision 'v1'; valid are paths relative to the repository"):
+            answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v1", "--model", model)
+    shutil.copytree("models/classifier", "models/onnx")
+    sh(f"{sys.executable} -m dvc add -q models/onnx && git add -A && git commit -qm 3 && git tag v3")
+    sh("rm -rf .dvc/cache")
+    with pytest.raises(ValueError, match="'v3' has no models/onnx in the DVC cache or its remote"):
+        answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v3")

@@ -40,13 +40,28 @@ def test_an_exported_classifier_gives_the_calibrated_probabilities_of_its_checkp
     assert scorer.probabilities([]).shape == (0, 3)
 
     write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts])
-    for model in (exported, checkpoint):
-        answer(tmp_path / "in.jsonl", tmp_path / f"{model.name}.jsonl", "--model", model, "--variant", "fp32")
+    for model, variant in ((exported, ["--variant", "fp32"]), (checkpoint, [])):
+        answer(tmp_path / "in.jsonl", tmp_path / f"{model.name}.jsonl", "--model", model, *variant)
     exported_intents, intents = (
         [row["intent"] for row in read_jsonl(tmp_path / f"{model.name}.jsonl")] for model in (exported, checkpoint)
     )
     assert exported_intents == intents
     assert len(set(intents)) > 1
+
+
+def test_a_variant_of_a_checkpoint_is_refused_and_a_checkpoint_in_place_of_the_export_named(
+    classifier,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(classifier, tmp_path / "models/classifier")
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "open it"}])
+    with pytest.raises(ValueError, match="--variant int8: .*models/classifier is a checkpoint, which has no variants"):
+        answer("in.jsonl", "out.jsonl", "--variant", "int8")
+    answer("in.jsonl", "out.jsonl")
+    assert f"no models/onnx: {tmp_path}/models/classifier answers\n" in capsys.readouterr().err
 
 
 def test_answering_with_an_exported_classifier_imports_no_torch(exported, tmp_path):

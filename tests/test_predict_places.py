@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 
 import fsspec
@@ -52,6 +53,21 @@ def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_chan
     assert paths[2].read_text() != untouched
 
 
+def test_a_part_is_answered_anew_when_its_output_its_format_or_what_is_known_of_it_changed(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").write_text("text,n\ttext\non,1\t2\n")
+    command_line = (tmp_path / "in", tmp_path / "out", "--model", classifier, "--input-format")
+    answer(*command_line, "csv")
+    target, state = tmp_path / "out/a", tmp_path / "out/.predict/a.json"
+    for spoiled, content in ((target, ""), (state, "[]"), (state, "{}")):
+        spoiled.write_text(content)
+        answer(*command_line, "csv")
+        assert target.read_text().startswith("text,n\ttext,intent,")
+        assert "made_from" in json.loads(state.read_text())
+    answer(*command_line, "tsv")
+    assert target.read_text().startswith("text,n\ttext\tintent\t")
+
+
 def test_a_part_that_grew_while_it_was_answered_is_answered_anew(classifier, tmp_path, monkeypatch):  # noqa: F811
     write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
 
@@ -81,6 +97,18 @@ def test_files_of_a_folder_that_are_no_tables_are_named(classifier, tmp_path, ca
     assert (tmp_path / "out/part-0000").read_text().splitlines()[0] == "text,intent,confidence,reason"
 
 
+def test_linked_folders_are_read_and_pipes_in_a_folder_named(classifier, tmp_path, capsys):  # noqa: F811
+    write_jsonl(tmp_path / "elsewhere/b.jsonl", [{"text": "off"}])
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
+    (tmp_path / "in/sub").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to("../in")
+    os.mkfifo(tmp_path / "in/pipe.jsonl")
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert read_jsonl(tmp_path / "out/sub/b.jsonl")[0]["text"] == "off"
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.jsonl")) == ["a.jsonl", "b.jsonl"]
+    assert "left out, no tables: pipe.jsonl\n" in capsys.readouterr().err
+
+
 def test_a_dangling_link_is_a_part_that_fails(classifier, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
     (tmp_path / "in/b.jsonl").symlink_to("nowhere.jsonl")
@@ -101,6 +129,14 @@ def test_a_damaged_part_is_named_and_leaves_the_others_alone(classifier, tmp_pat
     with pytest.raises(ValueError, match=rf"1 of 2 parts failed.*\n  b.csv.{suffix}: .*(is damaged|to its end): "):
         answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".predict", "a.jsonl"]
+
+
+def test_an_archive_of_several_tables_is_refused(classifier, tmp_path):  # noqa: F811
+    with zipfile.ZipFile(tmp_path / "in.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "text\non\n")
+        archive.writestr("b.csv", "text\noff\n")
+    with pytest.raises(ValueError, match=r"in.csv.zip holds 2 files \(a.csv, b.csv\); pack one table per archive"):
+        answer(tmp_path / "in.csv.zip", tmp_path / "out.csv", "--model", classifier)
 
 
 def test_a_table_without_rows_gives_one_with_the_answers_columns(classifier, tmp_path):  # noqa: F811
@@ -165,6 +201,13 @@ def test_a_glob_keeps_relative_names_and_a_folder_can_be_converted(classifier, t
     assert found == ["a/x.parquet", "b/x.parquet"]
 
 
+def test_a_glob_is_answered_into_a_folder_beside_its_files_which_it_does_not_match(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "calls-1.csv").write_text("text\non\n")
+    for _ in range(2):
+        answer(tmp_path / "calls-*.csv", tmp_path / "answers", "--model", classifier)
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["calls-1.csv", "calls-1.csv"]
+
+
 def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F811
     done = command(
         "-", "-", "--model", classifier, "--input-format", "csv", "--output-format", "jsonl", input=b"text\nopen it\n\n"
@@ -175,6 +218,16 @@ def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F
     pq.write_table(pa.table({"text": ["on", "off"]}), table)
     done = command("-", "-", "--model", classifier, "--input-format", "parquet", input=table.getvalue().to_pybytes())
     assert pq.read_table(pa.BufferReader(done.stdout)).column("text").to_pylist() == ["on", "off"]
+
+
+@pytest.mark.parametrize(("stream", "arguments"), [("stdin", ["-", "out.csv"]), ("stdout", ["in.csv", "-"])])
+def test_a_closed_stream_is_named(classifier, tmp_path, monkeypatch, stream, arguments):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("text\non\n")
+    monkeypatch.setattr(sys, stream, None)
+    formats = ["--input-format", "csv", "--output-format", "csv"]
+    with pytest.raises(ValueError, match=f"standard {stream[3:]}put is closed; name a file instead of -"):
+        answer(*arguments, "--model", classifier, *formats)
 
 
 def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path):  # noqa: F811
@@ -201,7 +254,12 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path
         (["gopher://host/x.csv", "out.csv"], "Protocol not known: gopher"),
         (["folder", "out.csv"], "OUTPUT must be a folder, got 'out.csv'"),
         (["folder", "folder/answers"], "lies within INPUT"),
-        (["folder", "linked"], "lies within INPUT"),
+        (["folder", "linked"], "OUTPUT {here}/linked/in.csv is one of the inputs"),
+        (["nested/in", "nested"], "OUTPUT {here}/nested/in/x.csv is one of the inputs"),
+        (["links", "folder"], "OUTPUT {here}/folder/in.csv is one of the inputs"),
+        (["n*/**/x.csv", "nested"], "OUTPUT {here}/nested/nested/in/in/x.csv lies within INPUT"),
+        (["in.csv", "local://{here}/in.csv"], "is INPUT: choose another name"),
+        (["local://{here}/in.csv", "in.csv"], "is INPUT: choose another name"),
         (["header.csv", "out.csv"], "header.csv is not utf-8; set --encoding"),
         (["key.jsonl", "out.csv"], "key.jsonl: the key '\\udce9' is not valid Unicode; rename it"),
         (["-", "out.csv"], "standard input has no suffix; give --input-format"),
@@ -228,6 +286,11 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/in.csv").write_text("text\non\n")
     (tmp_path / "link.csv").symlink_to("in.csv")
+    for name in ("nested/in/x.csv", "nested/in/in/x.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("text\non\n")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/in.csv").symlink_to("../folder/in.csv")
     (tmp_path / "linked").symlink_to("folder")
     (tmp_path / "header.csv").write_bytes(b"gr\xf6\xdfe,text\n1,on\n")
     (tmp_path / "key.jsonl").write_text(r'{"\udce9": 1, "text": "on"}')
@@ -240,8 +303,8 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     before = sorted(tmp_path.rglob("*"))
     model = [] if "--model" in arguments else ["--model", classifier]
     with pytest.raises(ValueError) as caught:
-        answer(*arguments, *model)
-    assert message in str(caught.value)
+        answer(*(argument.format(here=tmp_path) for argument in arguments), *model)
+    assert message.format(here=tmp_path) in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -256,3 +319,21 @@ def test_an_output_that_was_there_survives_a_run_that_fails(classifier, tmp_path
         answer(tmp_path / "in.parquet", tmp_path / "out.parquet", "--model", classifier)
     assert (tmp_path / "out.parquet").read_text() == "answers of yesterday"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def test_an_output_that_is_replaced_stays_as_private_as_it_was(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in.csv").write_text("text\non\n")
+    (tmp_path / "out.csv").touch(mode=0o600)
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    assert (tmp_path / "out.csv").read_text().startswith("text,intent")
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_remote_outputs_leave_no_file_open(classifier, tmp_path):  # noqa: F811
+    for number in range(5):
+        write_jsonl(tmp_path / f"in/{number}.jsonl", [{"text": "on"}])
+    answer(tmp_path / "in/0.jsonl", "memory://first/0.jsonl", "--model", classifier)  # what stays open once
+    before = len(os.listdir("/proc/self/fd"))
+    answer(tmp_path / "in", "memory://left-open", "--model", classifier)
+    assert len(fsspec.filesystem("memory").find("/left-open")) == 10
+    assert len(os.listdir("/proc/self/fd")) <= before

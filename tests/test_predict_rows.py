@@ -5,6 +5,7 @@ from datetime import date
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.predict_fixtures import (
     answer,
@@ -62,6 +63,34 @@ def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_
     assert b"12 rows, 8 of them bad" in done.stderr
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_row_whose_other_columns_cannot_be_decoded_says_so(classifier, tmp_path, suffix):  # noqa: F811
+    content = {
+        "csv": "text,note\non,café\noff,naïve\n",
+        "jsonl": '{"text": "on", "note": ["café"]}\n{"text": "off", "note": {"naïve": 1}}\n',
+    }[suffix]
+    source, target = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl"
+    source.write_bytes(content.encode("latin-1"))
+    answer(source, target, "--model", classifier)
+    rows = read_jsonl(target)
+    assert [row["reason"] for row in rows] == ["undecodable: column 'note' is not valid utf-8"] * 2
+    assert [row["intent"] for row in rows] == ["", ""]
+    answer(source, target, "--model", classifier, "--encoding", "latin-1")
+    rows = read_jsonl(target)
+    assert [row["reason"] for row in rows] == ["", ""]
+    assert rows[0]["note"] == ("café" if suffix == "csv" else ["café"])
+
+
+def test_a_quote_at_the_start_of_a_tsv_field_costs_no_other_row(classifier, tmp_path):  # noqa: F811
+    lines = ['"half a window\t1', "start the wipers\t2", 'open it 5"\t3', '"in\ntwo lines"\t4', "roll it down\t5"]
+    (tmp_path / "in.tsv").write_text("\n".join(["text\tn", *lines]))
+    answer(tmp_path / "in.tsv", tmp_path / "out.jsonl", "--model", classifier)
+    answers = read_jsonl(tmp_path / "out.jsonl")
+    assert [row.get("n") for row in answers] == [None, "2", "3", "4", "5"]
+    assert [row["reason"] for row in answers] == ["not valid CSV: a quote is left open", "", "", "", ""]
+    assert answers[0]["text"] == "half a window\t1\n"
+
+
 def test_bad_json_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_path):  # noqa: F811
     lines = [
         b'{"text": "open it", "deep": {"a": [1, null]}}',
@@ -113,6 +142,24 @@ def test_parquet_keeps_the_types_of_other_columns_and_answers_bad_cells(classifi
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
     answer(tmp_path / "numbers.parquet", tmp_path / "numbers.csv", "--model", classifier)
     assert [row["reason"] for row in read_csv(tmp_path / "numbers.csv")] == ["not text: int 1", "not text: int 2"]
+
+
+def test_parquet_cells_that_python_lacks_are_written_as_strings_or_fail_their_part_alone(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    texts, far = pa.array(["on", "off"]), pa.array([10**7, 0], pa.int32()).view(pa.date32())
+    later = pa.array([2**60, 0], pa.int64()).view(pa.timestamp("us"))
+    items = pa.array([b"\xff", b"a"], pa.binary()).view(pa.string())
+    nested = pa.ListArray.from_arrays([0, 1, 2], items)
+    pq.write_table(pa.table({"text": texts, "far": far, "later": later}), tmp_path / "in/a.parquet")
+    pq.write_table(pa.table({"text": texts, "nested": nested}), tmp_path / "in/b.parquet")
+    pq.write_table(pa.table({"text": far}), tmp_path / "in/c.parquet")
+    with pytest.raises(ValueError, match="2 of 3 parts failed") as caught:
+        answer(tmp_path / "in", tmp_path / "out", "--model", classifier, "--output-format", "jsonl")
+    assert "b.jsonl: the cells of column 'nested' (list<" in str(caught.value)
+    assert "c.parquet: column 'text' (date32[day]) holds no texts" in str(caught.value)
+    rows = read_jsonl(tmp_path / "out/a.jsonl")
+    assert [row["far"] for row in rows] == ["29349-01-26", "1970-01-01"]
+    assert all(row["intent"] for row in rows)
 
 
 def test_json_objects_with_different_keys_become_one_table(classifier, tmp_path):  # noqa: F811

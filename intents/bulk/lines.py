@@ -50,7 +50,8 @@ class _Feed:
 def csv_records(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], str]]:
     """Yield the cells of each record, the header first, and what is wrong with the record ("" for nothing).
 
-    A record that is not valid CSV gives up its first line alone; reading goes on with the next line.
+    A record that is not valid CSV gives up its first line alone; reading goes on with the next line. So does one of
+    tabs that spans lines with tabs: most who write TSV quote nothing, and a quote at a field's start is part of a text.
     """
     csv.field_size_limit(2 * _LONGEST_RECORD)
     feed = _Feed(read_lines(file))
@@ -59,6 +60,8 @@ def csv_records(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], str]]
         try:
             feed.start_record()
             for cells in reader:
+                if delimiter == "\t" and len(feed.taken) > 1 and any(map(_holds_rows, cells)):
+                    raise csv.Error("a quote is left open")
                 yield cells, "" if cells else "empty line"
                 feed.start_record()
             return
@@ -67,6 +70,10 @@ def csv_records(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], str]]
             feed.give_back_all_but_first()
             cells = next(csv.reader([line], delimiter=delimiter))
             yield cells, f"not valid CSV: {error}"
+
+
+def _holds_rows(cell: str) -> bool:
+    return "\t" in cell and ("\n" in cell or "\r" in cell)
 
 
 def json_records(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,15 +1,17 @@
 """A run's parts: which input goes to which output, and which were answered by an earlier run that was cut short."""
 
+import glob
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.utils import infer_compression
+from fsspec.utils import glob_translate, infer_compression
 
 from intents.bulk.answering import Counts
 from intents.bulk.places import FORMATS, STANDARD, filesystem_of, fingerprint_of, format_of, is_remote, is_special
@@ -56,7 +58,7 @@ def plan_parts(
     `output_format` also converts a folder.
 
     Raises:
-        ValueError: there is no table at `input_place`, a format is unknown, or the output would overwrite the input.
+        ValueError: there is no table at `input_place`, a format is unknown, or an output would be an input.
 
     """
     for name, place in (("INPUT", input_place), ("OUTPUT", output_place)):
@@ -71,11 +73,6 @@ def plan_parts(
     base, paths, left_out = _find_tables(input_place, filesystem, path, input_format)
     if output_place == STANDARD or format_of(output_place) or _is_local_file(output_place):
         raise ValueError(f"{input_place} is {len(paths)} tables: OUTPUT must be a folder, got {output_place!r}")
-    _, output_path = filesystem_of(output_place)
-    if is_remote(input_place) == is_remote(output_place) and _within(
-        *(place if is_remote(input_place) else os.path.realpath(place) for place in (output_path, base))
-    ):
-        raise ValueError(f"OUTPUT {output_place} lies within INPUT {input_place}: its answers would be read as texts")
     parts = []
     for found in paths:
         name = found[len(base) :].lstrip("/")
@@ -87,6 +84,7 @@ def plan_parts(
     doubles = [name for name, times in Counter(part.name for part in parts).items() if times > 1]
     if doubles:
         raise ValueError(f"several inputs would be written to {doubles[0]}; leave out --output-format")
+    _refuse_own_inputs(parts, _identity(_place(input_place, filesystem, base or "/")), path[len(base) :])
     return Plan(parts, output_path_of(output_place), tuple(left_out))
 
 
@@ -120,9 +118,30 @@ def _single(
         )
     if target != STANDARD:
         target = output_path_of(target)
-        if target == source or (not is_remote(target) and os.path.realpath(target) == os.path.realpath(source)):
+        if source != STANDARD and _identity(target) == _identity(source):
             raise ValueError(f"OUTPUT {target} is INPUT: choose another name")
     return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
+
+
+def _refuse_own_inputs(parts: Sequence[Part], base: str, pattern: str) -> None:
+    """Raise ValueError if answers would overwrite an input, or be the input of the next run.
+
+    The inputs are those in the folder `base` that match the glob `pattern`; "" are all of them.
+    """
+    sources = {_identity(part.source.place) for part in parts}
+    matches = re.compile(glob_translate(glob.escape(base.rstrip("/")) + pattern)).match
+    for part in parts:
+        target = _identity(part.target)
+        if target in sources:
+            raise ValueError(f"OUTPUT {part.target} is one of the inputs, and would be lost; choose another folder")
+        if matches(target) if pattern.strip("/") else _within(target, base):
+            raise ValueError(f"OUTPUT {part.target} lies within INPUT: its answers would be read as texts")
+
+
+def _identity(place: str) -> str:
+    """Return the one name of what `place` is a name of, links resolved."""
+    filesystem, path = filesystem_of(place)
+    return str(filesystem.unstrip_protocol(path)) if is_remote(place) else os.path.realpath(path)
 
 
 def _find_tables(
@@ -137,7 +156,8 @@ def _find_tables(
         base, found = fixed.rsplit("/", 1)[0], filesystem.glob(path)
         found = [match for match in found if filesystem.isfile(match)]
     elif filesystem.isdir(path):
-        base, found = path.rstrip("/"), filesystem.find(path)
+        base = path.rstrip("/")
+        found = filesystem.find(path) if is_remote(input_place) else _local_files(path)
     elif is_special(input_place):
         raise ValueError(f"INPUT {input_place} is not a regular file; pipe it in, with - as INPUT")
     else:
@@ -145,6 +165,8 @@ def _find_tables(
     names = {part: part[len(base) :].lstrip("/") for part in sorted(found)}
     shown = [part for part, name in names.items() if not _begins(name, ".")]
     tables = [part for part in shown if not _begins(names[part], "_") and (format_of(part) or input_format)]
+    if not is_remote(input_place):  # a pipe would keep the others waiting; a link to nowhere is a part that fails
+        tables = [part for part in tables if not os.path.exists(part) or os.path.isfile(part)]
     if not tables:
         raise ValueError(
             f"INPUT {input_place} holds no table; valid suffixes: {', '.join(FORMATS)}, or give --input-format"
@@ -153,6 +175,28 @@ def _find_tables(
     chosen = set(tables)
     passed_over = [part for part in shown if part not in chosen]
     return base, tables, [names[part] for part in passed_over if format_of(part) or not _begins(names[part], "_")]
+
+
+def _local_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all that is within `folder` and no folder; links to folders are followed, but to none above.
+
+    A folder that may not be read is itself yielded, so that it is named.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        names = sorted(os.listdir(folder))
+    except PermissionError:
+        if not above:
+            raise
+        yield folder
+        return
+    for path in (os.path.join(folder, name) for name in names):
+        if os.path.isdir(path):
+            yield from _local_files(path, (*above, here))
+        else:
+            yield path
 
 
 def _begins(name: str, sign: str) -> bool:
@@ -180,7 +224,7 @@ def _stem(name: str) -> str:
 class FinishedParts:
     """Remembers, in a hidden folder of the output, which parts are answered, by what and from what.
 
-    A part counts as finished while its output is there and its input, the model and the settings are the same.
+    A part counts as finished while its output, its input, the model and the settings are the same.
     """
 
     def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
@@ -192,21 +236,21 @@ class FinishedParts:
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         try:
             state = json.loads(filesystem.cat_file(path))
-            made_from = self.made_from(part)
+            now = {"made_from": self.made_from(part), "output": fingerprint_of(part.target)}
+            if {name: state[name] for name in now} != now:
+                return None
+            return Counts(state["rows"], state["bad"])
         except FileNotFoundError:
             return None
-        except ValueError:
-            return None  # cut short while it was written
-        target_filesystem, target = filesystem_of(part.target)
-        if state.get("made_from") != made_from or not target_filesystem.exists(target):
-            return None
-        return Counts(state["rows"], state["bad"])
+        except (ValueError, TypeError, KeyError):
+            return None  # cut short while it was written, or an older version's
 
     def add(self, part: Part, counts: Counts, made_from: dict[str, Any]) -> None:
         """Remember that `part` is finished; `made_from` describes its input as it was before it was read."""
         filesystem, path = filesystem_of(f"{self._folder}/{part.name}.json")
         filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-        state = {"made_from": made_from, "rows": counts.rows, "bad": counts.bad}
+        output = fingerprint_of(part.target)
+        state = {"made_from": made_from, "output": output, "rows": counts.rows, "bad": counts.bad}
         filesystem.pipe_file(path, json.dumps(state).encode())
 
     def made_from(self, part: Part) -> dict[str, Any]:

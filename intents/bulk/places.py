@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 from urllib.parse import urlsplit
 
 import fsspec
@@ -29,7 +29,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def is_remote(place: str) -> bool:
     """Tell whether `place` is a URL of another store than this machine's files."""
-    return "://" in place and not place.startswith("file://")
+    return "://" in place and not place.startswith(("file://", "local://"))
 
 
 def is_special(place: str) -> bool:
@@ -93,11 +93,17 @@ def size_of(place: str) -> int:
 def open_input(place: str) -> Iterator[BinaryIO]:
     """Open `place` for reading bytes as they are stored."""
     if place == STANDARD:
-        yield sys.stdin.buffer
+        yield _stream(sys.stdin, "input").buffer
         return
     filesystem, path = filesystem_of(place)
     with filesystem.open(path, "rb") as file:
         yield file
+
+
+def _stream(stream: TextIO | None, name: str) -> TextIO:
+    if stream is None:  # as after <&- or >&-
+        raise ValueError(f"standard {name} is closed; name a file instead of -")
+    return stream
 
 
 @contextmanager
@@ -120,8 +126,9 @@ def atomic_output(place: str) -> Iterator[BinaryIO]:
     take bytes as they come.
     """
     if place == STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        standard = _stream(sys.stdout, "output").buffer
+        yield standard
+        standard.flush()
         return
     filesystem, path = filesystem_of(place)
     if is_special(place):  # a new file in its place would take /dev/null from the whole machine
@@ -129,13 +136,17 @@ def atomic_output(place: str) -> Iterator[BinaryIO]:
             yield file
         return
     if is_remote(place):
-        temporary = Path(tempfile.mkstemp(prefix="predict-")[1])
+        handle, name = tempfile.mkstemp(prefix="predict-")
+        os.close(handle)
+        temporary = Path(name)
     else:
         folder, name = os.path.split(path)
         temporary = Path(folder, f".{name}.{os.getpid()}.part")
         try:
             os.makedirs(folder, exist_ok=True)
             temporary.touch()
+            if os.path.isfile(path) and not os.path.islink(path):  # who may read the answers stays as it was
+                temporary.chmod(os.stat(path).st_mode & 0o777 | 0o200)
         except OSError as error:
             raise ValueError(f"OUTPUT {place} cannot be written: {error}") from None
     try:

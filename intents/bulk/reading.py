@@ -18,7 +18,7 @@ from fsspec.utils import infer_compression
 
 from intents.bulk.lines import csv_records, json_records
 from intents.bulk.places import STANDARD, open_input, spooled
-from intents.bulk.rows import WINDOW_ROWS, Window, make_window, plain_values, without_surrogates
+from intents.bulk.rows import WINDOW_ROWS, Window, has_undecoded_bytes, make_window, plain_values, without_surrogates
 
 _WINDOW_CHARACTERS = 1 << 25  # a window ends early at so many, so that long texts do not fill the memory
 _SPECIMEN_RECORDS = 1000
@@ -74,9 +74,19 @@ def _decompressed(place: str, stored: BinaryIO) -> BinaryIO:
     if not compression:
         return stored
     try:
+        if compression == "zip":
+            _check_members(place, stored)
         return cast(BinaryIO, fsspec.compression.compr[compression](stored, mode="rb"))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{place} is damaged: {error}") from None
+
+
+def _check_members(place: str, stored: BinaryIO) -> None:
+    with zipfile.ZipFile(stored) as archive:
+        names = archive.namelist()
+    stored.seek(0)
+    if len(names) != 1:  # fsspec reads the first alone
+        raise ValueError(f"{place} holds {len(names)} files ({', '.join(names[:3])}); pack one table per archive")
 
 
 def _readable(source: Source, records: Iterator[Record]) -> Iterator[Record]:
@@ -158,13 +168,21 @@ def _windows(source: Source, records: Iterable[tuple[dict[str, Any], str]]) -> I
     characters = 0
     for row, reason in records:
         rows.append(row)
-        reasons.append(reason)
+        reasons.append(reason or _undecodable(source, row))
         characters += sum(len(cell) if isinstance(cell, str) else 64 for cell in row.values())
         if len(rows) == WINDOW_ROWS or characters > _WINDOW_CHARACTERS:
             yield _window(source, rows, reasons)
             rows, reasons, characters = [], [], 0
     if rows:
         yield _window(source, rows, reasons)
+
+
+def _undecodable(source: Source, row: dict[str, Any]) -> str:
+    """Return why `row` cannot stand beside an answer: a column other than the text would be altered."""
+    for name, cell in row.items():
+        if name != source.text_column and has_undecoded_bytes(name, cell):
+            return f"undecodable: column {without_surrogates(name)!r} is not valid {source.encoding}"
+    return ""
 
 
 def _window(source: Source, rows: list[dict[str, Any]], reasons: list[str]) -> Window:
@@ -188,6 +206,13 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
                 done += len(batch)
                 values = plain_values(batch.column(source.text_column))
                 yield make_window(batch, values, [""] * len(values), "utf-8")
+        except pa.ArrowNotImplementedError as error:
+            raise ValueError(f"{source.place} cannot be read: {error}") from None
+        except OverflowError as error:  # times that Python lacks
+            kind = schema.field(source.text_column).type
+            raise ValueError(
+                f"{source.place}: column {source.text_column!r} ({kind}) holds no texts: {error}"
+            ) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{source.place} is damaged after row {done}: {error}") from None
 

@@ -14,6 +14,7 @@ WINDOW_ROWS = 8192  # rows that are sorted by length together
 # text of 64 tokens ends long before.
 MOST_CHARACTERS = 20_000
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_UNDECODED = re.compile("[\udc80-\udcff]")  # the surrogates that stand for bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Window:
         """Return one mapping per row."""
         if isinstance(self.rows, list):
             return self.rows
-        columns = {name: plain_values(self.rows.column(name)) for name in self.rows.schema.names}
+        columns = {name: _any_values(name, self.rows.column(name)) for name in self.rows.schema.names}
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
@@ -85,6 +86,16 @@ def without_surrogates(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
+def has_undecoded_bytes(*values: Any) -> bool:
+    """Tell whether some of `values`, cells or JSON values, hold bytes that could not be decoded."""
+    for value in values:
+        if isinstance(value, list | dict):
+            value = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str) and not value.isascii() and _UNDECODED.search(value):
+            return True
+    return False
+
+
 def plain_values(column: pa.Array) -> list[Any]:
     """Return the cells of a Parquet column; where strings hold bytes that are not UTF-8, those cells as bytes."""
     try:
@@ -93,6 +104,20 @@ def plain_values(column: pa.Array) -> list[Any]:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         return [_decoded(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _any_values(name: str, column: pa.Array) -> list[Any]:
+    """Return the cells of a Parquet column; those of a column with times that Python lacks as strings."""
+    try:
+        try:
+            return plain_values(column)
+        except OverflowError:
+            return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(
+            f"the cells of column {name!r} ({column.type}) cannot be written in this format ({error}); write Parquet,"
+            " or leave the column out of the input"
+        ) from None
 
 
 def _decoded(cell: bytes | None) -> str | bytes | None:
