@@ -7,6 +7,7 @@ never loads it (preparing data, serving the ONNX model) never pays for torch.
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -14,6 +15,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _REGISTRY = "transformers.models.auto.modeling_auto"
+
+# onnxruntime 1.32 tells Microsoft of each session that is opened, unless this is set when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class _RegisterClassifier(MetaPathFinder):

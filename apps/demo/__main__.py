@@ -66,7 +66,6 @@ def main() -> None:
             GRADIO_ANALYTICS_ENABLED="False",
             HF_HUB_DISABLE_TELEMETRY="1",
             HF_HUB_OFFLINE="1",
-            ORT_DISABLE_TELEMETRY="1",
             GRADIO_TEMP_DIR=uploads,
         )  # read when gradio and onnxruntime are imported
         _serve(options)
