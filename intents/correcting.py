@@ -107,8 +107,8 @@ def _edit_jsonl(
         line_end = "\r" if lines[0].endswith("\r") else ""
         if not lines[-1]:
             lines.pop()
-        old = json.loads(next(line for line in lines if line.strip()))[intent_column]
-        rows = [row | {intent_column: _like(old, row[intent_column])} for row in added]
+        old = json.loads(next(line for line in lines if line.strip())).get(intent_column)
+        rows = [{**row, intent_column: _like(old, row[intent_column])} for row in added]
         lines += [*(json.dumps(row, ensure_ascii=content.isascii()) + line_end for row in rows), ""]
     return "\n".join(lines)
 
@@ -152,7 +152,7 @@ def _edit_parquet(
     usual: object = next((intent for intent in intents if intent is not None), None)
     for number, intent in changed.items():
         intents[number - 1] = _like(usual, intent)
-    rows = [row | {intent_column: _like(usual, row[intent_column])} for row in added]
+    rows = [{**row, intent_column: _like(usual, row[intent_column])} for row in added]
     try:
         table = table.set_column(position, field, pa.array(intents, type=field.type))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

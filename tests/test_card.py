@@ -138,7 +138,7 @@ def test_release_names_the_parts_that_are_missing(tmp_path):
 
 
 def test_an_example_with_an_emoji_is_that_emoji_in_the_snippets():
-    assert 'classifier("go \U0001f697")' in render(example="go \U0001f697")
+    assert 'classifier("go \U0001f697", truncation=True)' in render(example="go \U0001f697")
 
 
 @pytest.fixture

@@ -131,8 +131,8 @@ def test_rows_are_located_in_the_file_that_holds_them(tables):
 
 def test_unlabelled_texts_keep_their_row_numbers(write_csv):
     path = write_csv("calls.csv", ["id", "body"], [["1", "shut it"], ["2", " "], ["3", "close it"]])
-    rows, num_empty = read_unlabelled(path, "body", "utf-8")
+    rows, left_out = read_unlabelled(path, "body", "utf-8")
     assert [(row.row, row.text, row.intent) for row in rows] == [(2, "shut it", ""), (4, "close it", "")]
-    assert num_empty == 1
+    assert left_out == {"empty text": 1}
     with pytest.raises(ValueError, match=r"notes.md: unknown suffix '.md'; valid: .csv"):
         read_unlabelled(Path("notes.md"), "body", "utf-8")
