@@ -54,8 +54,10 @@ def cluster(tmp_path):
         # One after the other: two that start at once can pick the same ports.
         for role in (["--head", f"--port={port}", "--include-dashboard=false"], *[[f"--address={address}"]] * 2):
             nodes.append(start_node(environment, *role))
+            deadline = time.monotonic() + 90
             while live_nodes(environment, address) < len(nodes):
                 assert nodes[-1].poll() is None, f"ray start {role} ended with {nodes[-1].returncode}"
+                assert time.monotonic() < deadline, f"ray start {role} gave no node that {address} knows"
         yield {**environment, "RAY_ADDRESS": address}, nodes[1:]
     finally:
         for node in reversed(nodes):
