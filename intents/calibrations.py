@@ -26,6 +26,20 @@ class Calibration:
     no_action: Sequence[str] = ()
 
 
+def check_calibration(calibration: Calibration, intents: Sequence[str]) -> None:
+    """Raise ValueError where `calibration` does not suit a classifier of `intents`.
+
+    A threshold under another name would leave its intent without one, and every answer would pass.
+    """
+    if not 0 < calibration.temperature < float("inf"):
+        raise ValueError(f"temperature must be a positive number, got {calibration.temperature}")
+    rejects = [] if calibration.reject in (None, ABSTAIN) else [calibration.reject]
+    unknown = {*calibration.thresholds, *calibration.no_action, *rejects} - set(intents)
+    if unknown:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"names {names}, unknown to the classifier; it has: {', '.join(intents)}")
+
+
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write `calibration` to `folder`."""
     write_json(folder / CALIBRATION_FILE, asdict(calibration))
@@ -48,10 +62,9 @@ def read_calibration(folder: Path, intents: Sequence[str]) -> Calibration:
         reject, no_action = found["reject"], tuple(str(intent) for intent in found["no_action"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no calibration ({type(error).__name__}: {error}): run `dvc repro` anew") from None
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"{path}: temperature must be a positive number, got {temperature}")
-    named = {*thresholds, *no_action, *([reject] if reject not in (None, ABSTAIN) else [])}
-    unknown = sorted(named - set(intents))
-    if unknown:
-        raise ValueError(f"{path} names {', '.join(unknown)}, unknown to the classifier; it has: {', '.join(intents)}")
-    return Calibration(temperature, thresholds, reject, no_action)
+    calibration = Calibration(temperature, thresholds, reject, no_action)
+    try:
+        check_calibration(calibration, intents)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return calibration

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.calibrations import ABSTAIN, Calibration
+from intents.calibrations import Calibration, check_calibration
 
 MODEL_FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 TOKENIZER_FILE = "tokenizer.json"
@@ -57,7 +57,7 @@ def read_settings(folder: Path) -> ExportSettings:
     try:
         settings = ExportSettings(**json.loads(path.read_text(encoding="utf-8")))
         _check_kinds(settings)
-        _check_calibration(settings)
+        check_calibration(settings.calibration, settings.intents)
         return settings
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
@@ -78,22 +78,9 @@ def _check_kinds(settings: ExportSettings) -> None:
     for name, noted in settings.files.items():
         if not isinstance(noted, dict) or not {"bytes", "sha256"} <= noted.keys():
             raise ValueError(f"files must note bytes and sha256 of {name}, got {noted!r}")
-
-
-def _check_calibration(settings: ExportSettings) -> None:
-    """Raise ValueError where the calibration does not suit the intents.
-
-    A threshold under another name would leave its intent without one, and every answer would pass.
-    """
-    if not 0 < settings.temperature < float("inf"):
-        raise ValueError(f"temperature must be a positive number, got {settings.temperature}")
     for intent, least in settings.thresholds.items():
         if not isinstance(least, int | float) or isinstance(least, bool) or not least >= 0:
             raise ValueError(f"the threshold of {intent} must be a number from 0 on, got {least!r}")
-    rejects = [] if settings.reject in (None, ABSTAIN) else [settings.reject]
-    unknown = {*settings.thresholds, *settings.no_action, *rejects} - set(settings.intents)
-    if unknown:
-        raise ValueError(f"unknown intents {sorted(map(str, unknown))}; it has: {', '.join(settings.intents)}")
 
 
 def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:

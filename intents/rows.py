@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.bulk.rows import plain_values, without_surrogates
+from intents.bulk.rows import holds_rows, plain_values, without_surrogates
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -170,12 +170,12 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
                 yield header
                 continue
             number += 1
-            torn = next((cell for cell in cells if delimiter == "\t" and "\n" in cell and "\t" in cell), None)
+            torn = next(filter(holds_rows, cells), None) if delimiter == "\t" else None
             if torn is not None:
                 rows.complain(
                     number,
-                    f"a text that begins with a quotation mark takes in the {torn.count(chr(10))} line(s) below; quote"
-                    " the whole text, and double the marks in it",
+                    f"a text that begins with a quotation mark takes in the {len(torn.splitlines()) - 1} line(s) below;"
+                    " quote the whole text, and double the marks in it",
                 )
                 yield None
                 continue

@@ -67,7 +67,7 @@ def main() -> None:
             HF_HUB_DISABLE_TELEMETRY="1",
             HF_HUB_OFFLINE="1",
             GRADIO_TEMP_DIR=uploads,
-        )  # read when gradio and onnxruntime are imported
+        )  # gradio reads them when it is imported
         _serve(options)
 
 

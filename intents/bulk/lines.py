@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from intents.bulk.rows import holds_rows
+
 _LONGEST_RECORD = 1 << 22  # characters; a longer one is a quote left open, or no table at all
 
 
@@ -60,7 +62,7 @@ def csv_records(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], str]]
         try:
             feed.start_record()
             for cells in reader:
-                if delimiter == "\t" and len(feed.taken) > 1 and any(map(_holds_rows, cells)):
+                if delimiter == "\t" and len(feed.taken) > 1 and any(map(holds_rows, cells)):
                     raise csv.Error("a quote is left open")
                 yield cells, "" if cells else "empty line"
                 feed.start_record()
@@ -70,10 +72,6 @@ def csv_records(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], str]]
             feed.give_back_all_but_first()
             cells = next(csv.reader([line], delimiter=delimiter))
             yield cells, f"not valid CSV: {error}"
-
-
-def _holds_rows(cell: str) -> bool:
-    return "\t" in cell and ("\n" in cell or "\r" in cell)
 
 
 def json_records(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:

@@ -86,6 +86,11 @@ def without_surrogates(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
+def holds_rows(cell: str) -> bool:
+    """Tell whether a cell of a TSV holds what looks like whole rows, as after a quotation mark that is left open."""
+    return "\t" in cell and ("\n" in cell or "\r" in cell)
+
+
 def has_undecoded_bytes(*values: Any) -> bool:
     """Tell whether some of `values`, cells or JSON values, hold bytes that could not be decoded."""
     for value in values:
