@@ -22,9 +22,10 @@ def stratified_group_split(
     """Return the split of each of n rows.
 
     Rows of one group stay together. Every label's rows are shared out as `shares` (split name to share, summing to 1)
-    says, at least one group of each label to each split. The order within a label comes from a hash of `seed` and the
-    row's key, not from its position, and single rows fill the first splits first: adding or deleting a row moves at
-    most one other row across each boundary.
+    says, at least one group of each label to each split. Where a row goes comes from a hash of `seed` and its key, not
+    from its position: a group of several rows goes to each split with the probability of its share, so that no split is
+    without near-duplicates, and single rows then fill what is left, the first splits first. Adding or deleting a single
+    row moves at most one other row across each boundary.
 
     Raises:
         TooFewGroupsError: a label has too few groups to be in each split.
@@ -41,11 +42,14 @@ def stratified_group_split(
         if count < len(splits):
             raise ValueError(f"label {label} has {count} group(s) for {len(splits)} splits")
     assigned = [""] * len(labels)
+    reach = np.cumsum(list(shares.values()))[:-1]
     # Large groups first, while every split still has room for them.
-    for rows in sorted(members.values(), key=lambda rows: (-len(rows), _order(keys[rows[0]], seed))):
+    for rows in sorted(members.values(), key=lambda rows: (-len(rows), _draw(keys[rows[0]], seed))):
         wanted = Counter(labels[row] for row in rows)
         must = [lacking[label] for label in wanted if len(lacking[label]) >= groups_left[label]]
-        split = _choose(room, wanted, sorted(must[0]) if must else range(len(splits)))
+        candidates = sorted(must[0]) if must else range(len(splits))
+        drawn = int(np.searchsorted(reach, _draw(keys[rows[0]], seed), side="right"))
+        split = _choose(room, wanted, candidates, drawn)
         for label, count in wanted.items():
             room[label, split] -= count
             groups_left[label] -= 1
@@ -58,12 +62,17 @@ def stratified_group_split(
     return assigned
 
 
-def _choose(room: NDArray[np.int64], wanted: Counter[int], candidates: Sequence[int]) -> int:
-    """Return the first candidate split with room for a single row, or the one with most room for a larger group."""
+def _choose(room: NDArray[np.int64], wanted: Counter[int], candidates: Sequence[int], drawn: int) -> int:
+    """Return the split of a group that has `wanted` rows of each label.
+
+    A single row gets the first candidate with room; a larger group the drawn split if that is a candidate with room for
+    all of it, else the candidate with most room.
+    """
     if wanted.total() == 1:
         (label,) = wanted
         return next((split for split in candidates if room[label, split] > 0), candidates[-1])
-    return max(candidates, key=lambda split: min(room[label, split] - count for label, count in wanted.items()))
+    left = {split: min(room[label, split] - count for label, count in wanted.items()) for split in candidates}
+    return drawn if left.get(drawn, -1) >= 0 else max(candidates, key=lambda split: left[split])
 
 
 def _quotas(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -80,5 +89,6 @@ def _quotas(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[n
     return quotas
 
 
-def _order(key: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+def _draw(key: str, seed: int) -> float:
+    """Return a number from 0 to 1 that `key` and `seed` decide."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()) / 2**64

@@ -93,3 +93,22 @@ def test_the_seed_changes_who_is_where_and_nothing_else():
 def test_rejects_a_label_with_fewer_groups_than_splits():
     with pytest.raises(ValueError, match=r"label 1 has 2 group\(s\) for 3 splits"):
         split_rows([0, 0, 0, 1, 1, 1], groups=[0, 1, 2, 3, 3, 4])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_of_several_rows_are_shared_out_as_single_rows_are(seed):
+    labels = [i // 500 for i in range(1500)]
+    groups = [i if i % 500 < 200 else i // 3 + 10_000 for i in range(1500)]  # a third alone, the others in threes
+    splits = split_rows(labels, groups, seed=seed)
+    assert Counter(splits) == pytest.approx({split: share * 1500 for split, share in SHARES.items()}, abs=9)
+    grouped = Counter(split for split, group in zip(splits, groups, strict=True) if group >= 10_000)
+    for split, share in SHARES.items():
+        assert grouped[split] / 900 == pytest.approx(share, abs=0.08)  # three standard deviations
+
+
+def test_one_more_group_moves_no_other_group():
+    keys = [f"text {i}" for i in range(600)]
+    groups = [i // 2 if i < 300 else i + 10_000 for i in range(600)]
+    before = split_rows([0] * 600, groups, keys)
+    after = split_rows([0] * 602, [*groups, 5000, 5000], [*keys, "new a", "new b"])
+    assert before[:300] == after[:300]
