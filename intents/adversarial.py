@@ -21,7 +21,7 @@ _TIME_MAJOR = ("xlnet",)  # (t, b, d), which a batch of as many texts as tokens 
 
 
 class MovedEmbeddings:
-    """Moves a model's embeddings of the texts whose tokens `mask_bt` has ones for.
+    """Moves a model's embeddings of the texts whose tokens `mask_bt` has ones for, packed as `places_rl` says if given.
 
     `norm` is the Euclidean length of the move of a whole text; the unit is the mean length of the embeddings of its
     tokens, in which encoders differ.
@@ -31,13 +31,16 @@ class MovedEmbeddings:
 
     """
 
-    def __init__(self, model: PreTrainedModel, norm: float, mask_bt: torch.Tensor) -> None:
+    def __init__(
+        self, model: PreTrainedModel, norm: float, mask_bt: torch.Tensor, places_rl: torch.Tensor | None = None
+    ) -> None:
         self._family: str = model.base_model.config.model_type
         if self._family in _TIME_MAJOR:
             raise self._refusal()
         self._embeddings: nn.Module = embeddings_of(model)
         self._norm = norm
         self._mask_bt = mask_bt
+        self._text_rl = None if places_rl is None else places_rl // mask_bt.shape[1]
         self._move_btd: torch.Tensor | None = None
 
     @contextmanager
@@ -47,7 +50,8 @@ class MovedEmbeddings:
         lengths: list[torch.Tensor] = []
 
         def follow(_module: nn.Module, _inputs: Any, embedded_btd: Any) -> torch.Tensor:
-            if not isinstance(embedded_btd, torch.Tensor) or embedded_btd.shape[:-1] != self._mask_bt.shape:
+            expected = (self._mask_bt if self._text_rl is None else self._text_rl).shape
+            if not isinstance(embedded_btd, torch.Tensor) or embedded_btd.shape[:-1] != expected:
                 raise self._refusal()
             moves.append(torch.zeros_like(embedded_btd, requires_grad=True))
             lengths.append(embedded_btd.detach().float().norm(dim=2))
@@ -57,10 +61,21 @@ class MovedEmbeddings:
             yield
         gradient_btd = moves[-1].grad
         assert gradient_btd is not None  # the passes went through the embeddings
-        steepness_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
-        length_b = (lengths[-1] * self._mask_bt).sum(1) / self._mask_bt.sum(1)
-        scale_b = self._norm * length_b / steepness_b
-        self._move_btd = gradient_btd * scale_b.to(gradient_btd.dtype).view(-1, 1, 1)
+        if self._text_rl is None:
+            steepness_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
+            length_b = (lengths[-1] * self._mask_bt).sum(1) / self._mask_bt.sum(1)
+            scale_bt1 = (self._norm * length_b / steepness_b).view(-1, 1, 1)
+        else:
+            steepness_b = self._sums(gradient_btd.float().square().sum(2)).sqrt().clamp(min=_SHORTEST)
+            length_b = self._sums(lengths[-1]) / self._sums(torch.ones_like(lengths[-1])).clamp(min=1)
+            scale_bt1 = (self._norm * length_b / steepness_b)[self._text_rl].unsqueeze(2)
+        self._move_btd = gradient_btd * scale_bt1.to(gradient_btd.dtype)
+
+    def _sums(self, values_rl: torch.Tensor) -> torch.Tensor:
+        """Return the sums over the places of each text, and over those that no text fills, (b + 1,)."""
+        assert self._text_rl is not None
+        sums_b = values_rl.new_zeros(len(self._mask_bt) + 1)
+        return sums_b.index_add_(0, self._text_rl.flatten(), values_rl.flatten())
 
     @contextmanager
     def applied(self) -> Iterator[None]:

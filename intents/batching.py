@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-_POOL = 200  # batches' worth of shuffled texts that are sorted by length together
+POOL = 200  # batches' worth of shuffled texts that are sorted by length together
 
 
 class TokenizedTexts(Dataset[dict[str, Any]]):
@@ -54,16 +54,17 @@ class TokenizedTexts(Dataset[dict[str, Any]]):
 class BucketBatchSampler(Sampler[list[int]]):
     """Yields batches of indices: shuffled anew in each pass, texts of similar length together.
 
-    Pools of 200 batches are drawn at random and sorted by length inside; then the order of the batches is shuffled. The
+    Pools of so many batches are drawn at random and sorted by length inside; then the batches are shuffled. The
     batches of a pass differ by one text at most, none is larger than `batch_size`. An epoch has so many `passes`.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, passes: int = 1) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, passes: int = 1, pool: int = POOL) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
         self.passes = passes
+        self.pool = pool
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +80,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         for drawn in range(self.epoch * self.passes, (self.epoch + 1) * self.passes):
             random = np.random.default_rng((self.seed, drawn))
             shuffled = random.permutation(len(self.lengths))
-            pools = np.split(shuffled, starts[_POOL:-1:_POOL])
+            pools = np.split(shuffled, starts[self.pool : -1 : self.pool])
             ordered = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
             for i in random.permutation(number):
                 yield ordered[starts[i] : starts[i + 1]].tolist()
@@ -118,21 +119,18 @@ class SplitBatchSampler(Sampler[list[int]]):
 class PaddingCollator:
     """Pads the texts of a batch to the longest of them, and counts the tokens that passed through.
 
-    The padded length is rounded up to a multiple of `round_to`, but not beyond `longest`.
+    With `length` they are padded to that, if it is more.
     """
 
-    def __init__(self, pad_token_id: int, round_to: int = 1, longest: int = 0) -> None:
+    def __init__(self, pad_token_id: int, length: int = 0) -> None:
         self.pad_token_id = pad_token_id
-        self.round_to = round_to
-        self.longest = longest
+        self.length = length
         self.examples = self.useful_tokens = self.padded_tokens = 0
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return input_ids and attention_mask, (batch, longest), and labels, (batch,)."""
         lengths = [len(example["input_ids"]) for example in examples]
-        longest = max(lengths)
-        rounded = -(-longest // self.round_to) * self.round_to
-        shape = (len(examples), max(longest, min(rounded, self.longest)))
+        shape = (len(examples), max(self.length, *lengths))
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
         for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):

@@ -10,9 +10,9 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import eager_attention_forward
 
 # Their layers are made as BERT's are, down to the names of the parts.
 BERT_LIKE = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
@@ -27,6 +27,11 @@ def shorten_last_layer(encoder: PreTrainedModel) -> None:
     if encoder.config.model_type in BERT_LIKE:
         layer = encoder.get_submodule("encoder").layer[-1]
         layer.forward = MethodType(_forward, layer)
+
+
+def is_shortened(layer: nn.Module) -> bool:
+    """Return whether `shorten_last_layer` made `layer` what it is."""
+    return getattr(layer.forward, "__func__", None) is _forward
 
 
 def check_first_token(encoder: PreTrainedModel) -> None:
@@ -56,6 +61,9 @@ def _forward(
     past_key_values: None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
+    # At the top it would load transformers' registry, for which intents.classifier needs all of this module.
+    from transformers.models.bert.modeling_bert import eager_attention_forward
+
     attention = layer.attention.self
     # As a view it would be multiplied in another way by weights that are trained than by those that are not.
     first_b1d = hidden_btd[:, :1].contiguous()

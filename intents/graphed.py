@@ -15,17 +15,14 @@ from transformers import PreTrainedModel
 
 Inputs = dict[str, torch.Tensor]
 _RECORDABLE = frozenset({"bert"})
-ROUND_TO = 4  # tokens; the more, the fewer graphs to record and the more padding
 
 
 def can_record(model: PreTrainedModel) -> bool:
     """Return whether the passes of `model` can be recorded: none of their kernels depends on what the texts are.
 
-    Tried on a GPU with BERT alone. Recomputed activations save and restore the state of the random numbers, which
-    cannot be recorded.
+    Tried on a GPU with BERT alone.
     """
-    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    return model.device.type == "cuda" and model.base_model.config.model_type in _RECORDABLE and not recomputed
+    return model.device.type == "cuda" and model.base_model.config.model_type in _RECORDABLE
 
 
 class NarrowWeights:

@@ -17,13 +17,14 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from intents.adversarial import MovedEmbeddings
 from intents.averaging import AveragedWeights
-from intents.batching import BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts, num_batches
+from intents.batching import POOL, BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts, num_batches
 from intents.callbacks import BestState
 from intents.contrastive import supervised_contrastive_loss
 from intents.four_bit import paged_adamw
-from intents.graphed import ROUND_TO, GraphedPasses, can_record
+from intents.graphed import GraphedPasses, can_record
 from intents.headline import headline_metrics
 from intents.optimising import balanced_weights, parameter_groups
+from intents.packing import PackingCollator
 from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, num_processes, or_ignored, process_index
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
@@ -130,8 +131,7 @@ class IntentTrainer(ResumableTrainer):
         self.settings = settings
         self.validation = validation
         self.pad_token_id = pad_token_id
-        round_to = ROUND_TO if torch.cuda.is_available() else 1
-        self.collate = PaddingCollator(pad_token_id, round_to, int(train.lengths.max()))
+        self.collate = PaddingCollator(pad_token_id)
         self._run_passes: Callable[[dict[str, Any]], torch.Tensor] | None = None
         self.best = BestState(settings.metric_for_best, settings.patience)
         self.averaged = AveragedWeights(settings.ema_decay)
@@ -146,6 +146,12 @@ class IntentTrainer(ResumableTrainer):
             callbacks=[self.averaged, self.best],
         )
         self.remove_callback(PrinterCallback)
+        # Recomputed activations restore the state of the random numbers, which cannot be recorded.
+        self.records = can_record(self.model) and not settings.gradient_checkpointing and num_processes() == 1
+        if self.records:
+            self.collate = PackingCollator(
+                pad_token_id, train.lengths, settings.batch_size // settings.gradient_accumulation
+            )
         self.class_weights_c = (
             balanced_weights(train.labels, model.config.num_labels).to(self.args.device)
             if settings.class_weights == "balanced"
@@ -156,16 +162,21 @@ class IntentTrainer(ResumableTrainer):
         """Return batches of texts of similar length; of several processes, this one's shares of them."""
         train: Any = self.train_dataset
         settings, passes = self.settings, passes_per_epoch(len(train), self.settings)
-        sampler: Any = BucketBatchSampler(train.lengths, settings.batch_size, settings.seed, passes)
+        pool = 1 if self.records else POOL
+        sampler: Any = BucketBatchSampler(train.lengths, settings.batch_size, settings.seed, passes, pool)
         if self.settings.gradient_accumulation > 1:
             sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
         if num_processes() > 1:
             sampler = ShareSampler(sampler)
+        on_gpu = self.args.device.type == "cuda"  # which copies from pinned memory while it computes
         loader: DataLoader[Any] = DataLoader(
-            train, batch_sampler=sampler, collate_fn=lambda texts: self.collate(or_ignored(texts, self.pad_token_id))
+            train,
+            batch_sampler=sampler,
+            collate_fn=lambda texts: self.collate(or_ignored(texts, self.pad_token_id)),
+            pin_memory=on_gpu,
         )
         # One process: accelerate's own division would fill the last batch with texts of the first.
-        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True, non_blocking=on_gpu)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return AdamW, fused; for qlora on a GPU the paged one of 8 bits."""
@@ -206,9 +217,9 @@ class IntentTrainer(ResumableTrainer):
     ) -> torch.Tensor:
         """Add the gradients of a batch to those there are; return its loss."""
         assert isinstance(num_items_in_batch, torch.Tensor)  # the batches have labels to count
-        if self._run_passes is None:  # whether activations are recomputed is known from the first step on
+        if self._run_passes is None:
             self._run_passes = partial(self._passes, model)
-            if num_processes() == 1 and can_record(self.model):
+            if self.records:
                 self._run_passes = GraphedPasses(self.model, self._run_passes, narrow=self.args.bf16)
         return self._run_passes({**inputs, "num_items": num_items_in_batch})
 
@@ -221,7 +232,9 @@ class IntentTrainer(ResumableTrainer):
         num_items = inputs.pop("num_items")
         if not self.settings.adversarial_norm:
             return super().training_step(model, inputs, num_items)
-        moved = MovedEmbeddings(self.model, self.settings.adversarial_norm, inputs["attention_mask"])
+        moved = MovedEmbeddings(
+            self.model, self.settings.adversarial_norm, inputs["attention_mask"], inputs.get("places")
+        )
         with moved.found():
             loss = super().training_step(model, inputs, num_items)
         with moved.applied():

@@ -2,7 +2,8 @@
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
@@ -13,6 +14,7 @@ from intents.callbacks import Progress
 from intents.checkpoints import Checkpoints
 from intents.dropout import quick_dropout
 from intents.normalising import narrow_norms
+from intents.packing import packed
 from intents.parallel import from_all, from_first, process_index
 from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
@@ -59,6 +61,8 @@ def fine_tune(
             trainable_attention(model, precision),
             narrow_norms(model, precision),
             quick_dropout(model),
+            packed(model) if trainer.records else nullcontext(),
+            _listed_parameters(model),
         ):
             _run(trainer, checkpoints, log, scratch)
     result.curves, result.best = trainer.best.curves, trainer.best.metrics
@@ -69,6 +73,17 @@ def fine_tune(
     result.useful_tokens_per_second = useful_tokens / seconds
     result.padding_share = 1 - useful_tokens / padded_tokens
     return result
+
+
+@contextmanager
+def _listed_parameters(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts, asking `model` for its parameters walks no tree of modules, as the Trainer does twice a step."""
+    parameters = list(model.parameters())
+    model.parameters = lambda recurse=True: iter(parameters)
+    try:
+        yield
+    finally:
+        del model.parameters
 
 
 def _run(

@@ -100,6 +100,12 @@ def test_collator_pads_to_the_longest_text_and_masks_the_padding():
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
 
 
+def test_collator_pads_to_a_length_that_no_text_must_have():
+    texts = [{"input_ids": np.arange(1, length + 1), "label": 0} for length in (3, 9)]
+    assert PaddingCollator(0, length=12)(texts)["input_ids"].shape == (2, 12)
+    assert PaddingCollator(0, length=4)(texts)["input_ids"].shape == (2, 9)
+
+
 def test_collator_counts_what_passed_through():
     collate = PaddingCollator(pad_token_id=0)
     for lengths in ([3, 1], [2, 2, 5]):

@@ -1,10 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from intents import trainer
-from intents.batching import PaddingCollator
 from intents.graphed import NarrowWeights, can_record
 from intents.methods import build_trainee
 from intents.normalising import narrow_norms
@@ -33,7 +31,7 @@ def test_recorded_passes_train_what_passes_do(families, splits, monkeypatch, set
         torch.manual_seed(0)
         model = build_trainee(families["bert"], INTENTS, model_settings(method, head="first", dropout=0.1)).model
         if not records:
-            monkeypatch.setattr(trainer, "can_record", lambda _model: False)
+            monkeypatch.setattr(trainer, "GraphedPasses", lambda _model, passes, narrow: passes)
         seen = fine_tune(model, *splits, PAD, training_settings(method=method, **settings), lambda *_: None)
         trained.append([(point["train_loss"], point["log_loss"]) for point in seen.curves])
         monkeypatch.undo()
@@ -42,23 +40,11 @@ def test_recorded_passes_train_what_passes_do(families, splits, monkeypatch, set
 
 
 @needs_gpu
-def test_recomputed_activations_and_other_families_are_not_recorded(families):
+def test_other_families_and_processors_are_not_recorded(families):
     model = build_trainee(families["bert"], INTENTS, model_settings("full")).model
     assert not can_record(model)  # on the CPU
     assert can_record(model.cuda())
-    model.activation_checkpointing_enable()
-    assert not can_record(model)
     assert not can_record(build_trainee(families["modernbert"], INTENTS, model_settings("full")).model.cuda())
-
-
-def test_padded_lengths_are_rounded_up_within_what_the_encoder_holds():
-    texts = [{"input_ids": np.arange(1, length + 1), "label": 0} for length in (3, 9)]
-    collate = PaddingCollator(PAD, round_to=8, longest=30)
-    assert collate(texts)["input_ids"].tolist() == [[1, 2, 3, *[0] * 13], [*range(1, 10), *[0] * 7]]
-    assert collate(texts)["attention_mask"].sum(1).tolist() == [3, 9]
-    assert collate.padded_tokens == 64
-    assert PaddingCollator(PAD, round_to=8, longest=12)(texts)["input_ids"].shape == (2, 12)
-    assert PaddingCollator(PAD)(texts)["input_ids"].shape == (2, 9)
 
 
 def test_narrow_weights_pass_their_gradients_on(families):

@@ -1,4 +1,4 @@
-"""Training on a CUDA GPU: BERT-base full in bf16, BERT-large QLoRA, the default on driver intents.
+"""Training on a CUDA GPU: BERT-base full in bf16, BERT-large QLoRA, driver intents by default and quick.
 
 Reports texts/s, the share of the GPU's matrix-product rate that useful operations reach (MFU: of the best rate measured
 here in bf16, and of the data sheet's where the GPU is known), both in the last pass, peak memory, the seconds of the
@@ -178,7 +178,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--large", help="folder with BERT-large (default: the Hub id in recipes/bert-large-qlora.yaml)")
     parser.add_argument("--rows", type=int, help="texts of BANKING77 to train on (default: all)")
     parser.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[64, 256, 1024], help="beside that of each recipe"
+        "--batch-sizes", type=int, nargs="+", default=[64, 256, 1024, 2048], help="beside that of each recipe"
     )
     return parser.parse_args()
 
@@ -199,9 +199,13 @@ def table_head(device: str, measured_rate: float, texts: str, random: bool) -> l
 
 def trainings(options: argparse.Namespace, data_dir: Path, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each training and what was measured."""
+    from benchmarks.training.pipeline_system import CHANGES  # seconds of imports, in vain without a GPU
+
     for name in options.only:
         if name == DRIVER:
-            yield f"default, {DRIVER} intents", measure(ENCODER_DIR, DRIVER_DIR, read_params()["train"])
+            for system in ("pipeline", "quick"):
+                params = read_params()["train"] | CHANGES[system]
+                yield f"{system}, {DRIVER} intents", measure(ENCODER_DIR, DRIVER_DIR, params)
             continue
         encoder_dir = encoder_of(name, options, scratch)
         for batch_size in (None, *options.batch_sizes):
