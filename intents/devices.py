@@ -34,18 +34,31 @@ class Claim:
 
 
 def visible_devices() -> list[str]:
-    """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; ["machine"] if there is none.
+    """Return the GPUs this process may use; ["machine"] if there is none.
 
-    Asks the driver's nvidia-smi, not torch: once torch has looked at the GPUs it is too late to choose one.
+    They are those of CUDA_VISIBLE_DEVICES, or all. A number there stands for the GPU's UUID, so that jobs which name it
+    and jobs which do not agree on who has it; where GPUs of different models stand in CUDA's own order, which is not
+    the driver's, it stays a number. Asks the driver's nvidia-smi, not torch: once torch has looked at the GPUs it is
+    too late to choose one.
     """
+    models = _gpu_models()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        try:
-            command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-            chosen = ",".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-        except (OSError, subprocess.CalledProcessError):
-            chosen = ""
-    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")] or [MACHINE]
+    names = list(models) if chosen is None else [name.strip() for name in chosen.split(",")]
+    if len(set(models.values())) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        uuids = dict(zip(map(str, range(len(models))), models, strict=True))
+        names = [uuids.get(name, name) for name in names]
+    return [name for name in names if name not in ("", "-1")] or [MACHINE]
+
+
+def _gpu_models() -> dict[str, str]:
+    """Return the model of every GPU that the driver knows, by UUID, in its order."""
+    command = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    uuids_and_models = [line.partition(",") for line in lines if line.strip()]
+    return {uuid.strip(): model.strip() for uuid, _, model in uuids_and_models}
 
 
 def with_models(devices: Sequence[str]) -> list[str]:

@@ -143,13 +143,36 @@ def test_a_process_of_torchrun_keeps_what_its_launcher_gave_it(start_job: StartJ
 
 def test_gpus_are_found_by_asking_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho GPU-1111\necho GPU-2222\n")
+    tool.write_text("#!/bin/sh\necho GPU-1111, NVIDIA X1\necho GPU-2222, NVIDIA X1\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_devices() == ["GPU-1111", "GPU-2222"]
     tool.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
     assert visible_devices() == [MACHINE]
+
+
+@pytest.mark.parametrize(
+    ("models", "order", "chosen", "expected"),
+    [
+        ("X1 X1", "", "1", ["GPU-1"]),
+        ("X1 X1", "", "GPU-1,0", ["GPU-1", "GPU-0"]),
+        ("X1 X1", "", "7", ["7"]),
+        ("X1 X1", "", "", [MACHINE]),
+        ("X1 X1", "", "-1", [MACHINE]),
+        ("X1 Y2", "", "1", ["1"]),  # which of them CUDA counts first is CUDA's affair
+        ("X1 Y2", "PCI_BUS_ID", "1", ["GPU-1"]),
+    ],
+)
+def test_a_gpu_has_one_name_however_it_was_chosen(tmp_path, monkeypatch, models, order, chosen, expected):
+    lines = [f"echo GPU-{index}, NVIDIA {model}" for index, model in enumerate(models.split())]
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    assert visible_devices() == expected
 
 
 def test_devices_are_shown_with_the_models_of_gpus():
