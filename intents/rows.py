@@ -13,6 +13,7 @@ from intents.bulk.rows import holds_rows, plain_values, without_surrogates
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SHOWN_PROBLEMS = 50
+_SHOWN_ALIKE = 3  # rows with the same problem
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,24 @@ class RawRows:
 
 
 def raise_problems(problems: list[str]) -> None:
-    """Raise one ValueError that lists `problems`, if there are any."""
+    """Raise one ValueError that lists `problems`, if there are any; what many rows of a file have is one line."""
     if not problems:
         return
-    shown = [f"  {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
-    if len(problems) > _SHOWN_PROBLEMS:
-        shown.append(f"  ... and {len(problems) - _SHOWN_PROBLEMS} more")
+    alike: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        where, _, what = problem.partition(": ")
+        path, _, row = where.rpartition(", row ")
+        alike.setdefault((path, what) if path else (problem, ""), []).append(row)
+    lines: list[tuple[str, int]] = []
+    for (path, what), rows in alike.items():
+        if len(rows) > _SHOWN_ALIKE:
+            named = ", ".join(rows[:_SHOWN_ALIKE])
+            lines.append((f"  {path}, rows {named} and {len(rows) - _SHOWN_ALIKE} more: {what}", len(rows)))
+        else:
+            lines += [(f"  {path}, row {row}: {what}" if what else f"  {path}", 1) for row in rows]
+    shown = [line for line, _ in lines[:_SHOWN_PROBLEMS]]
+    if len(lines) > _SHOWN_PROBLEMS:
+        shown.append(f"  ... and {sum(count for _, count in lines[_SHOWN_PROBLEMS:])} more")
     raise ValueError(f"{len(problems)} problem(s) in the data\n" + "\n".join(shown))
 
 

@@ -107,9 +107,18 @@ def test_reports_all_bad_rows_together_with_their_numbers(tmp_path):
 
 
 def test_a_flood_of_problems_is_cut_with_a_count(tmp_path):
-    message = message_of(tmp_path / "a.csv", "text,intent\n" + ",x\n" * 60)
+    rows = "".join(f"text,open,{number}th\n" for number in range(60))
+    message = message_of(tmp_path / "a.csv", f"text,intent,split\n{rows}")
     assert message.startswith("60 problem(s)")
     assert message.endswith("... and 10 more")
+
+
+def test_what_many_rows_have_is_one_line(tmp_path):
+    content = "text,intent\n" + ",x\n" * 60 + "fine,\n" * 3 + "fine,open\n"
+    first, *lines = message_of(tmp_path / "a.csv", content).splitlines()
+    assert first == "63 problem(s) in the data"
+    assert lines[0].endswith("a.csv, rows 2, 3, 4 and 57 more: empty text")
+    assert [line.split("a.csv, ")[1] for line in lines[1:]] == [f"row {row}: empty intent" for row in (62, 63, 64)]
 
 
 def test_an_open_quote_names_the_row_where_it_opens(tmp_path):
