@@ -35,6 +35,7 @@ class RawRows:
     """
 
     path: Path
+    header: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     intents: list[str] = field(default_factory=list)
@@ -98,8 +99,8 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
     else:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         records, first = _csv_records(_decode(path, encoding), delimiter, rows), 2
-    header = next(records)
-    positions = _find_columns(path, columns, header, labelled)
+    rows.header = next(records)
+    positions = _find_columns(path, columns, rows.header, labelled)
     for number, cells in enumerate(records, start=first):
         if cells is not None:
             _add_row(rows, number, ["" if p is None else cells[p] for p in positions], encoding, labelled)

@@ -30,7 +30,7 @@ class SourceParams(Params):
         """Return the source files: that of `train` holds all the splits that no other file does.
 
         Raises:
-            ValueError: two settings name one file, or a file cannot be read.
+            ValueError: two settings name one file, a file cannot be read, or none has a column that was asked for.
 
         """
         named: dict[Path, str] = {}
@@ -43,9 +43,21 @@ class SourceParams(Params):
                     " were learnt or chose thresholds means nothing; name another, or data/none"
                 )
         paths = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
-        return {
+        tables = {
             split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE
         }
+        for setting, name, usual in (
+            ("kind_column", self.kind_column, Columns.kind),
+            ("split_column", self.split_column, Columns.split),
+        ):
+            # Files may lack the usual names; another one was meant to be read.
+            if name not in (None, usual) and not any(name in table.header for table in tables.values()):
+                found = ", ".join(dict.fromkeys(column for table in tables.values() for column in table.header))
+                raise ValueError(
+                    f"prepare.{setting}: no file has a column {name!r}; their columns: {found}; set it to one of them,"
+                    " or null"
+                )
+        return tables
 
     def read_unlabelled(self) -> RawRows:
         """Return the rows of the file of unlabelled texts, none where there is no such file; intents are empty."""

@@ -199,6 +199,11 @@ def test_the_seed_decides_who_is_where(small):
         ({"source": "nowhere.csv"}, r"nowhere.csv does not exist or is not a file; prepare.source"),
         ({"test_source": "gone.csv"}, r"gone.csv does not exist or is not a file; .*test_source"),
         ({"text_column": "satz"}, r"no column 'satz' \(prepare.text_column\); its columns: text, intent"),
+        (
+            {"split_column": "splt"},
+            r"prepare.split_column: no file has a column 'splt'; their columns: text, intent;",
+        ),
+        ({"kind_column": "sort"}, "prepare.kind_column: no file has a column 'sort'"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_value(small, change, message):
