@@ -35,13 +35,13 @@ class RawRows:
     """
 
     path: Path
-    header: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     intents: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    header: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
