@@ -41,12 +41,15 @@ def visible_devices() -> list[str]:
     the driver's, it stays a number. Asks the driver's nvidia-smi, not torch: once torch has looked at the GPUs it is
     too late to choose one.
     """
-    models = _gpu_models()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = list(models) if chosen is None else [name.strip() for name in chosen.split(",")]
-    if len(set(models.values())) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
-        uuids = dict(zip(map(str, range(len(models))), models, strict=True))
-        names = [uuids.get(name, name) for name in names]
+    if chosen is None:
+        return list(_gpu_models()) or [MACHINE]
+    names = [name.strip() for name in chosen.split(",")]
+    if any(map(str.isdigit, names)):
+        models = _gpu_models()
+        if len(set(models.values())) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+            uuids = dict(zip(map(str, range(len(models))), models, strict=True))
+            names = [uuids.get(name, name) for name in names]
     return [name for name in names if name not in ("", "-1")] or [MACHINE]
 
 

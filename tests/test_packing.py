@@ -108,3 +108,12 @@ def test_training_on_packed_texts_is_training_on_padded_ones(families, splits, m
         assert "parameters" not in vars(model)
         assert "forward" not in vars(model.base_model)
     torch.testing.assert_close(*map(torch.tensor, trained), rtol=1e-3, atol=1e-3)
+
+
+def test_recomputed_activations_are_neither_packed_nor_recorded(families, splits, monkeypatch):
+    monkeypatch.setattr(trainer, "can_record", lambda _model: True)
+    monkeypatch.setattr(trainer, "GraphedPasses", lambda *_, **__: pytest.fail("recorded"))
+    monkeypatch.setattr(trainer, "PackingCollator", lambda *_: pytest.fail("packed"))
+    model = build_trainee(families["bert"], INTENTS, model_settings("full")).model
+    settings = training_settings(num_epochs=1, gradient_checkpointing=True)
+    assert len(fine_tune(model, *splits, PAD, settings, lambda *_: None).curves) == 1
