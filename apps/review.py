@@ -98,10 +98,14 @@ def score(texts: list[str], tables: dict[str, RawRows], encode: Any) -> tuple[Se
     from intents.reviewing import label_numbers
     from intents.suspects import new_model
 
+    lack = f"there is no {CLASSIFIER_DIR}"
     if has_model(CLASSIFIER_DIR):
         scorer = load_scorer(CLASSIFIER_DIR)
-        return scorer.intents, scorer.probabilities(texts)
-    print(f"there is no {CLASSIFIER_DIR}: scoring with logistic regression")
+        foreign = set(scorer.intents) - {intent for table in tables.values() for intent in table.intents}
+        if not foreign:
+            return scorer.intents, scorer.probabilities(texts)
+        lack = f"{CLASSIFIER_DIR} is of other data (no row has the intent {min(foreign)!r})"
+    print(f"{lack}: scoring with logistic regression")
     examples = read_prepared(tables, ("train", "validation"))
     intents, labels_n = label_numbers(examples)
     every = [*(row.text for row in examples), *texts]
@@ -142,10 +146,14 @@ def finish(options: argparse.Namespace, rows: list[Any]) -> None:
 def merge(options: argparse.Namespace, params: ReviewedParams) -> None:
     """Write the corrections of a review into the source files."""
     from intents.merging import apply_merge, plan_merge
-    from intents.review_files import read_review
+    from intents.review_files import read_review, read_unlabelled
+
+    def read_texts(path: Path) -> dict[int, str]:
+        rows, _ = read_unlabelled(path, options.text_column or params.text_column, params.encoding)
+        return {row.row: row.text.strip() for row in rows}
 
     tables = list(params.read().values())
-    plan = plan_merge(options.merge, read_review(options.merge), tables, options.new_intents)
+    plan = plan_merge(options.merge, read_review(options.merge), tables, options.new_intents, read_texts)
     apply_merge(plan, tables, params.columns, params.encoding)
     for file, changed in plan.changed.items():
         for row, (before, after) in sorted(changed.items()):

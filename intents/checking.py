@@ -1,5 +1,6 @@
 """What can be wrong with rows that are well formed each on its own: every check returns its problems as sentences."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,19 @@ def check_splits(examples: Sequence[Example]) -> list[str]:
         f"{example.file}, row {example.row}: no split, where other rows of the file have one"
         for example in examples
         if not example.split and example.file in with_split
+    ]
+
+
+def check_spellings(examples: Sequence[Example]) -> list[str]:
+    """Return a problem for each intent that is written in several ways which look the same."""
+    forms: dict[str, list[str]] = {}
+    for intent in sorted({example.intent for example in examples}):
+        forms.setdefault(unicodedata.normalize("NFC", intent), []).append(intent)
+    return [
+        f"the intents {' and '.join(map(ascii, alike))} look the same ({form}), but are written with different"
+        " characters (Unicode NFC and NFD); write both alike"
+        for form, alike in forms.items()
+        if len(alike) > 1
     ]
 
 
@@ -74,15 +88,17 @@ def check_enough(
 ) -> list[str]:
     """Return a problem for each intent with too few examples for the splits, and where there are too few intents."""
     splits = [*carved_splits(examples, shares), "train"]
-    found: dict[str, set[int]] = {example.intent: set() for example in examples}
+    found: dict[str, list[int]] = {example.intent: [] for example in examples}
     for example, group in zip(examples, groups, strict=True):
         if not is_official(example):
-            found[example.intent].add(group)
+            found[example.intent].append(group)
     problems = [
-        f"intent {intent!r} has {len(distinct)} example(s) that are not near-duplicates of one another; it needs"
-        f" {len(splits)}, one each for {', '.join(splits)}: add examples or list it in prepare.exclude_intents"
-        for intent, distinct in sorted(found.items())
-        if len(distinct) < len(splits) and not (intent == untrained and splits == ["train"])
+        f"intent {intent!r} has {len(its_groups)} example(s), in {len(set(its_groups))} group(s) linked by"
+        f" near-duplicates; it needs {len(splits)} groups, one each for {', '.join(splits)}: add other examples,"
+        + (" raise prepare.near_duplicate_threshold," if len(its_groups) >= len(splits) else "")
+        + " or list it in prepare.exclude_intents"
+        for intent, its_groups in sorted(found.items())
+        if len(set(its_groups)) < len(splits) and not (intent == untrained and splits == ["train"])
     ]
     num_trained = len(found.keys() - {untrained})
     if num_trained < 2:

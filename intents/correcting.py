@@ -4,11 +4,12 @@ CSV, TSV and JSONL keep every byte outside the changed cells. Parquet is written
 compression.
 """
 
+import codecs
 import csv
 import io
 import json
 import re
-import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from intents.files import UnixLines, atomic_path
 
 _BYTE_ORDER_MARK = "\ufeff"
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def edit_table(
@@ -36,9 +38,13 @@ def edit_table(
 
     """
     suffix = path.suffix.lower()
-    path = path.resolve()  # a link stays one, and what it points to is changed
+    if not path.is_symlink() or path.stat().st_mode & _WRITABLE:
+        path = path.resolve()  # a link stays one, and what it points to is changed
+    # A link to what no one may write is one into DVC's cache: a file takes its place, as after `dvc unprotect`.
     if suffix == ".parquet":
         return _edit_parquet(path, intent_column, changed, added)
+    if codecs.lookup(encoding).name == "utf-8-sig":
+        encoding = "utf-8"  # which keeps a byte order mark, and adds none
     content = path.read_bytes().decode(encoding, errors="surrogateescape")
     mark = _BYTE_ORDER_MARK if content.startswith(_BYTE_ORDER_MARK) else ""
     content = content.removeprefix(mark)
@@ -58,7 +64,7 @@ def edit_table(
         raise ValueError(f"{path}: {character!r} cannot be written in {encoding} (prepare.encoding)") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
-        shutil.copymode(path, temporary)
+        _copy_mode(path, temporary)
 
 
 def _edit_csv(
@@ -158,8 +164,19 @@ def _edit_parquet(
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{path}: its intents are {field.type}, so that they can become no words: {error}") from None
     if added:
+        lacking = [other.name for other in table.schema if not other.nullable and other.name not in rows[0]]
+        if lacking:
+            raise ValueError(
+                f"{path}: its column {lacking[0]!r} must have a value in each row, and new rows have none; add them to"
+                " the file yourself"
+            )
         new = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in table.schema]
         table = pa.concat_tables([table, pa.table(new, schema=table.schema)])
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="none" if codec == "UNCOMPRESSED" else codec)
-        shutil.copymode(path, temporary)
+        _copy_mode(path, temporary)
+
+
+def _copy_mode(path: Path, new: Path) -> None:
+    """Give the file `new` the permissions of `path`, and its owner that of writing."""
+    new.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_IWUSR)

@@ -80,48 +80,65 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float) -> IntArray:
 
 def pairs_across(
     texts: Sequence[str], groups_n: IntArray, sides_n: IntArray, threshold: float
-) -> tuple[IntArray, IntArray]:
-    """Return the positions of each near-duplicate pair of n texts on different sides, the lower side first, (p,) each.
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the positions of near-duplicate pairs of n texts on different sides, the lower side first, part by part.
 
     `groups_n` are their groups at this threshold. A group may be a long chain: a pair is of texts that are themselves
-    alike.
+    alike. There may be far more pairs than fit into memory.
     """
+    from scipy.sparse import csr_array
+
     order = np.lexsort((sides_n, groups_n))
-    sizes = np.unique(groups_n, return_counts=True)[1]
-    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
-    mixed = [rows for rows in np.split(order, np.cumsum(sizes)[:-1]) if sides_n[rows[0]] != sides_n[rows[-1]]]
-    if not mixed:
-        return found[0]
-    chosen = np.concatenate(mixed)
+    starts = np.flatnonzero(np.diff(groups_n[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    lowest, highest = sides_n[order[starts]], sides_n[order[starts + sizes - 1]]
+    group_of = np.repeat(np.arange(len(starts)), sizes)
+    mixed = (lowest != highest)[group_of]
+    chosen, group_of = order[mixed], group_of[mixed]
+    if not len(chosen):
+        return
+    sides, lowest, highest = sides_n[chosen], lowest[group_of], highest[group_of]
     shingles = _shingle([normalise(texts[position]) for position in chosen])
-    sketches = _sketch(_minhash(shingles, _SKETCH_HASHES))
-    for first, second in _crossing(sides_n[chosen], np.repeat(np.arange(len(mixed)), [len(rows) for rows in mixed])):
-        found.append(_similar_pairs(shingles, sketches, first, second, threshold))
-    return chosen[np.concatenate([pair[0] for pair in found])], chosen[np.concatenate([pair[1] for pair in found])]
+    sizes = np.diff(shingles.starts)
+    # A column for each trigram of each group, so that only texts of one group share any.
+    keyed = np.repeat(group_of, sizes).astype(np.uint64) << np.uint64(32) | shingles.values
+    columns, column_of = np.unique(keyed, return_inverse=True)
+    shape = (len(chosen), len(columns))
+    texts_by_trigrams = csr_array((np.ones(len(keyed), dtype=np.int32), column_of, shingles.starts), shape=shape)
+    lower, higher = np.flatnonzero(sides < highest), np.flatnonzero(sides > lowest)
+    trigrams_by_texts = texts_by_trigrams[higher].T.tocsr()
+    costs = np.cumsum(np.bincount(group_of[higher])[group_of[lower]]) // _CHUNK
+    for rows in np.split(lower, np.flatnonzero(np.diff(costs)) + 1):
+        shared = (texts_by_trigrams[rows] @ trigrams_by_texts).tocoo()
+        first, second = rows[shared.row], higher[shared.col]
+        similar = shared.data >= threshold * (sizes[first] + sizes[second] - shared.data)
+        similar &= sides[first] < sides[second]
+        yield chosen[first[similar]], chosen[second[similar]]
 
 
-def _crossing(sides_n: IntArray, groups_n: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield the pairs of each group that are on different sides; of both, equal ones lie together."""
-    pending: list[tuple[IntArray, IntArray]] = []
-    num_pending = 0
-    for members in np.split(np.arange(len(groups_n)), np.flatnonzero(np.diff(groups_n)) + 1):
-        for part in np.array_split(members, 1 + len(members) ** 2 // _CHUNK):
-            first, second = np.nonzero(sides_n[part][:, None] < sides_n[members])
-            pending.append((part[first], members[second]))
-            num_pending += len(first)
-            if num_pending >= _CHUNK // _SKETCH_HASHES or part[-1] == len(groups_n) - 1:
-                yield np.concatenate([pair[0] for pair in pending]), np.concatenate([pair[1] for pair in pending])
-                pending, num_pending = [], 0
+def like_any(texts: Sequence[str], groups_n: IntArray, known_n: NDArray[np.bool_], threshold: float) -> IntArray:
+    """Return the positions of those of n texts that are not known, but near-duplicates of a known one, (m,).
+
+    `groups_n` are their groups at this threshold.
+    """
+    first: dict[tuple[bool, str], int] = {}  # of equal texts one takes part
+    distinct_of = np.array(
+        [first.setdefault((known, normalise(text)), len(first)) for known, text in zip(known_n, texts, strict=True)],
+        dtype=np.int64,
+    )
+    _, position_of = np.unique(distinct_of, return_index=True)
+    chosen = [texts[position] for position in position_of]
+    alike = np.zeros(len(position_of), dtype=bool)
+    for _, found in pairs_across(chosen, groups_n[position_of], np.where(known_n[position_of], 0, 1), threshold):
+        alike[found] = True
+    return np.flatnonzero(alike[distinct_of])
 
 
 def unlike_known(texts: Sequence[str], known: Sequence[str], threshold: float) -> tuple[IntArray, IntArray]:
     """Return the positions of the m `texts` that are no near-duplicate of a known one, (m,), and their groups, (m,)."""
-    if not len(texts):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     everything = [*known, *texts]
     groups_n = near_duplicate_groups(everything, threshold)
-    sides_n = (np.arange(len(everything)) >= len(known)).astype(np.int64)
-    _, alike = pairs_across(everything, groups_n, sides_n, threshold)
+    alike = like_any(everything, groups_n, np.arange(len(everything)) < len(known), threshold)
     positions = np.setdiff1d(np.arange(len(texts)), alike - len(known))
     return positions, groups_n[len(known) + positions]
 
@@ -136,15 +153,13 @@ def _group_distinct(texts: list[str], threshold: float) -> IntArray:
         keys = _hash_rows(signatures[band * rows_per_band : (band + 1) * rows_per_band])
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
-        found = []
         for offset in range(1, min(_WINDOW, len(texts) - 1) + 1):
             (at,) = np.nonzero(ordered[offset:] == ordered[:-offset])
             if not len(at):
                 break
             first, second = order[at], order[at + offset]
             unlinked = groups[first] != groups[second]
-            found.append(_similar_pairs(shingles, sketches, first[unlinked], second[unlinked], threshold))
-        groups = _link(groups, found)
+            groups = _link(groups, _similar_pairs(shingles, sketches, first[unlinked], second[unlinked], threshold))
     return groups
 
 
@@ -160,16 +175,15 @@ def _choose_bands(num_texts: int, threshold: float) -> tuple[int, int]:
     return (42, 3) if threshold >= 0.5 else (64, 2)
 
 
-def _link(groups: IntArray, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
-    """Return the groups, (n,), after uniting those of each pair; a group's number is its first text's position."""
+def _link(groups: IntArray, pairs: tuple[IntArray, IntArray]) -> IntArray:
+    """Return the groups, (n,), after uniting those of p pairs; a group's number is its first text's position."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    size = len(groups)
-    first = np.concatenate([np.arange(size), *(pair[0] for pair in pairs)])
-    second = np.concatenate([groups, *(pair[1] for pair in pairs)])
-    if len(first) == size:
+    if not len(pairs[0]):
         return groups
+    size = len(groups)
+    first, second = np.concatenate([np.arange(size), pairs[0]]), np.concatenate([groups, pairs[1]])
     graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(size, size))
     _, components = connected_components(graph, directed=False)
     _, first_of = np.unique(components, return_index=True)
@@ -235,8 +249,9 @@ def _similar_pairs(
     # The share of equal bytes estimates the similarity with a standard deviation of at most 0.045.
     enough = (threshold - 4 * 0.045) * sketches.shape[1]
     kept = []
-    for begin in range(0, len(first), _CHUNK // sketches.shape[1]):
-        pairs = slice(begin, begin + _CHUNK // sketches.shape[1])
+    # So many pairs at a time that their sketches and shingles, of which long texts have thousands, fit into memory.
+    costs = np.cumsum(np.maximum(sizes[first] + sizes[second], sketches.shape[1])) // _CHUNK
+    for pairs in np.split(np.arange(len(first)), np.flatnonzero(np.diff(costs)) + 1):
         a, b = first[pairs], second[pairs]
         close = np.count_nonzero(sketches[a] == sketches[b], axis=1) >= enough
         a, b = a[close], b[close]

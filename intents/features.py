@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Features = NDArray[np.float32]
+_MOST_WORDS = 50_000  # a model of 150 intents over as many takes 2 GB to fit; rarer words hardly matter to it
 
 
 def encode_texts(encoder_dir: Path, texts: Sequence[str], max_length: int) -> Features:
@@ -39,11 +40,15 @@ def encode_texts(encoder_dir: Path, texts: Sequence[str], max_length: int) -> Fe
 def with_words(features_nd: Features, texts: Sequence[str]) -> "csr_array":
     """Return the features with the TF-IDF weights of the texts' words and pairs of words beside them, (n, d + w).
 
+    Of words and pairs the 50,000 most frequent ones.
+
     A pretrained encoder says what a text is about and hardly whether it is wanted: "open it" and "leave it shut" are
     close. The words tell these apart.
     """
     from scipy.sparse import csr_array, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words_nw = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+").fit_transform(texts)
+    words_nw = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=_MOST_WORDS
+    ).fit_transform(texts)
     return hstack([csr_array(features_nd), words_nw], format="csr")

@@ -1,6 +1,6 @@
 """From a corrected review to the changes of the files that it was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +8,8 @@ from intents.correcting import edit_table
 from intents.duplicates import normalise
 from intents.review_files import UNLABELLED, ReviewRow
 from intents.rows import Columns, RawRows
+
+_Place = tuple[str, int]  # file and row
 
 
 @dataclass
@@ -23,11 +25,17 @@ class Merge:
 
 
 def plan_merge(
-    review_path: Path, reviewed: Sequence[ReviewRow], tables: Sequence[RawRows], new_intents: bool = False
+    review_path: Path,
+    reviewed: Sequence[ReviewRow],
+    tables: Sequence[RawRows],
+    new_intents: bool = False,
+    read_texts: Callable[[Path], Mapping[int, str]] | None = None,
 ) -> Merge:
     """Return what the corrections in `reviewed`, read from `review_path`, change in `tables`.
 
-    Rows without a `corrected_intent` ask for nothing. `new_intents` allows intents that no row of `tables` has.
+    Rows without a `corrected_intent` ask for nothing. A correction holds for all rows with the same text, but for case
+    and punctuation, that have the intent it corrects. `new_intents` allows intents that no row of `tables` has.
+    `read_texts` returns the texts by row of a file of unlabelled ones: those that are added must stand there still.
 
     Raises:
         ValueError: a correction does not fit the tables any more, contradicts another or names an unknown intent; all
@@ -42,6 +50,10 @@ def plan_merge(
         for number, text, intent in zip(table.numbers, table.texts, table.intents, strict=True)
     }
     by_text = {normalise(text): intent for text, intent in by_place.values()}
+    alike: dict[str, list[_Place]] = {}
+    for place, (text, _) in by_place.items():
+        alike.setdefault(normalise(text), []).append(place)
+    unlabelled: dict[str, Mapping[int, str]] = {}
     problems = []
     for number, row in enumerate(reviewed, start=2):
         if not row.corrected_intent:
@@ -52,9 +64,12 @@ def plan_merge(
                 " (--new-intents allows others)"
             )
         elif row.reason == UNLABELLED:
-            problem = _plan_added(plan, row, by_text)
+            if read_texts and row.file not in unlabelled and Path(row.file).is_file():
+                unlabelled[row.file] = read_texts(Path(row.file))
+            there = unlabelled[row.file].get(row.row, "") if row.file in unlabelled else row.text
+            problem = _unlike(row, there) or _plan_added(plan, row, by_text)
         else:
-            problem = _plan_changed(plan, row, by_place)
+            problem = _plan_changed(plan, row, by_place, alike)
         if problem:
             problems.append(f"  {review_path}, row {number}: {problem}")
     if problems:
@@ -74,11 +89,21 @@ def _plan_added(plan: Merge, row: ReviewRow, by_text: dict[str, str]) -> str:
     return ""
 
 
-def _plan_changed(plan: Merge, row: ReviewRow, by_place: dict[tuple[str, int], tuple[str, str]]) -> str:
+def _unlike(row: ReviewRow, there: str) -> str:
+    """Return a problem where the text of `row` is another than `there`, the one in its file."""
+    if there.splitlines() == row.text.splitlines():  # spreadsheets write line ends of their own
+        return ""
+    found = f"there stands {there!r}" if there else "there is no such row"
+    return f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew"
+
+
+def _plan_changed(
+    plan: Merge, row: ReviewRow, by_place: dict[_Place, tuple[str, str]], alike: dict[str, list[_Place]]
+) -> str:
     text, intent = by_place.get((row.file, row.row), ("", ""))
-    if text.splitlines() != row.text.splitlines():  # spreadsheets write line ends of their own
-        found = f"there stands {text!r}" if text else "there is no such row"
-        return f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew"
+    problem = _unlike(row, text)
+    if problem:
+        return problem
     _, asked = plan.changed.get(row.file, {}).get(row.row, (intent, row.corrected_intent))
     if asked != row.corrected_intent:
         return f"{row.file}, row {row.row} is corrected to {asked} above, and to {row.corrected_intent} here"
@@ -90,7 +115,16 @@ def _plan_changed(plan: Merge, row: ReviewRow, by_place: dict[tuple[str, int], t
             " python -m apps.review anew"
         )
     else:
-        plan.changed.setdefault(row.file, {})[row.row] = (intent, row.corrected_intent)
+        repeats = [place for place in alike[normalise(text)] if by_place[place][1] == intent]
+        for file, number in repeats:
+            _, asked = plan.changed.get(file, {}).get(number, (intent, row.corrected_intent))
+            if asked != row.corrected_intent:
+                return (
+                    f"{row.file}, row {row.row} is corrected to {row.corrected_intent}, and the same text in {file},"
+                    f" row {number} to {asked}"
+                )
+        for file, number in repeats:
+            plan.changed.setdefault(file, {})[number] = (intent, row.corrected_intent)
     return ""
 
 

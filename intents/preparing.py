@@ -15,10 +15,11 @@ from intents.checking import (
     check_excluded,
     check_official_intents,
     check_out_of_scope,
+    check_spellings,
     check_splits,
     is_official,
 )
-from intents.duplicates import near_duplicate_groups, normalise, pairs_across, unlike_known
+from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across, unlike_known
 from intents.rows import SPLITS, RawRows, raise_problems
 from intents.splitting import TooFewGroupsError, stratified_group_split
 
@@ -84,7 +85,8 @@ def prepare(
     """
     selection = _Selection(list(_examples(tables)))
     problems = [problem for table in (*tables, unlabelled) for problem in table.problems]
-    problems += check_splits(selection.kept) + check_excluded(selection.kept, exclude_intents)
+    problems += check_splits(selection.kept) + check_spellings(selection.kept)
+    problems += check_excluded(selection.kept, exclude_intents)
     selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
     _drop_repeats(selection)
     problems += _settle_conflicts(selection, conflicts)
@@ -98,6 +100,10 @@ def prepare(
             " unlabelled_source to data/none"
         )
     raise_problems(problems)
+    if not selection.kept:
+        reasons = Counter(reason for _, reason in selection.rejected)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise ValueError(f"no row is left to train on: {left_out or 'the files have a header and no rows'}")
 
     new = _without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
     if len(unlabelled) and not new["text"]:
@@ -195,16 +201,17 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
 
 
 def _drop_near_official(selection: _Selection, groups: list[int], threshold: float) -> list[int]:
-    rank = {"test": 0, "validation": 1}
-    sides_n = np.array([rank.get(example.split, 2) for example in selection.kept])
-    pairs = pairs_across([example.text for example in selection.kept], np.array(groups), sides_n, threshold)
-    doomed: dict[int, str] = {}
-    by_side = np.argsort(sides_n[pairs[0]], kind="stable")  # test rows first
-    for official, other in zip(*(side[by_side].tolist() for side in pairs), strict=True):
-        if official not in doomed:
-            doomed.setdefault(other, f"near-duplicate of a {selection.kept[official].split} row")
-    selection.reject(doomed)
-    return [group for position, group in enumerate(groups) if position not in doomed]
+    for official in ("test", "validation"):
+        splits = [example.split for example in selection.kept]
+        may_go = [position for position, split in enumerate(splits) if split not in ("test", official)]
+        sides = np.array([position for position, split in enumerate(splits) if split == official] + may_go, dtype=int)
+        known_n = np.arange(len(sides)) < len(sides) - len(may_go)
+        texts = [selection.kept[position].text for position in sides]
+        alike = sides[like_any(texts, np.array(groups, dtype=int)[sides], known_n, threshold)]
+        doomed = dict.fromkeys(alike.tolist(), f"near-duplicate of a {official} row")
+        selection.reject(doomed)
+        groups = [group for position, group in enumerate(groups) if position not in doomed]
+    return groups
 
 
 def _assign(
@@ -275,14 +282,14 @@ def _measure(
     group_sizes = Counter(groups)
     texts = [example.text for example in selection.kept]
     sides_n = np.array([SPLITS.index(split) for split in assigned])
-    leaked, _ = pairs_across(texts, np.array(groups), sides_n, threshold)
+    leaked = sum(len(first) for first, _ in pairs_across(texts, np.array(groups), sides_n, threshold))
     split_sizes = Counter(assigned)
     reasons = Counter(reason for _, reason in selection.rejected)
     return {
         "rows": {split: split_sizes[split] for split in SPLITS},
         "rejected": {reason.replace(" ", "_").replace("-", "_"): reasons[reason] for reason in sorted(reasons)},
         "near_duplicate_groups": sum(size > 1 for size in group_sizes.values()),
-        "leaked_pairs": len(leaked),
+        "leaked_pairs": leaked,
         # A list, which `dvc exp show` leaves out: it would be a column per intent and split.
         "rows_per_intent": [
             {"intent": intent, **{split: counts[intent, split] for split in SPLITS}} for intent in intents

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from intents.bulk.places import FORMATS, format_of
 from intents.bulk.reading import Source, open_table
-from intents.files import write_csv
+from intents.files import UnixLines, write_text
 from intents.rows import RawRows
 
 MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"
@@ -94,8 +94,12 @@ def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[S
 
 
 def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:
-    """Write `rows` as a CSV file."""
-    write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(ReviewRow)])
+    """Write `rows` as a CSV file, with the mark by which spreadsheets tell UTF-8."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(UnixLines(text), [field.name for field in fields(ReviewRow)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, "\ufeff" + text.getvalue())
 
 
 def read_review(path: Path) -> list[ReviewRow]:
@@ -116,6 +120,7 @@ def read_review(path: Path) -> list[ReviewRow]:
     lacking = [name for name in needed if name not in (reader.fieldnames or ())]
     if lacking:
         raise ValueError(f"{path} was not written by apps.review: it has no column {', '.join(lacking)}")
+    csv.field_size_limit(1 << 30)
     rows = []
     for number, cells in enumerate(reader, start=2):
         found = {name: (cells[name] or "").strip() for name in needed}

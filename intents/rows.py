@@ -14,6 +14,10 @@ SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SHOWN_PROBLEMS = 50
 _SHOWN_ALIKE = 3  # rows with the same problem
+_TORN = (
+    "a text that begins with a quotation mark takes in {} line(s) that look like rows; quote the whole text, and double"
+    " the marks in it"
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
     rows = RawRows(path)
     if path.suffix.lower() == ".parquet":
-        records, first = _parquet_records(path, columns), 1
+        records, first = _parquet_records(path, columns, labelled), 1
     elif path.suffix.lower() == ".jsonl":
         records, first = _jsonl_records(_decode(path, encoding), rows), 1
     else:
@@ -101,10 +105,25 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
         records, first = _csv_records(_decode(path, encoding), delimiter, rows), 2
     rows.header = next(records)
     positions = _find_columns(path, columns, rows.header, labelled)
+    several_lines: list[tuple[int, str]] = []
     for number, cells in enumerate(records, start=first):
         if cells is not None:
             _add_row(rows, number, ["" if p is None else cells[p] for p in positions], encoding, labelled)
+            if labelled and path.suffix.lower() == ".csv":
+                several_lines += [(number, cell) for cell in cells if "\n" in cell]
+    intents, position = set(rows.intents), positions[1]
+    for number, cell in several_lines:
+        num_rows = _num_rows_in(cell, len(rows.header), position, intents)
+        if num_rows:
+            rows.complain(number, _TORN.format(num_rows))
     return rows
+
+
+def _num_rows_in(cell: str, num_columns: int, position: int | None, intents: set[str]) -> int:
+    """Return how many lines of a CSV's cell look like whole rows, with one of the `intents` at `position`."""
+    assert position is not None  # labelled rows have an intent
+    lines = (next(csv.reader([line]), []) for line in cell.splitlines()[:-1] if line.count(",") >= num_columns - 1)
+    return sum(len(cells) == num_columns and cells[position].strip() in intents for cells in lines)
 
 
 def _find_columns(path: Path, columns: Columns, header: list[str], labelled: bool) -> list[int | None]:
@@ -186,11 +205,7 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
             number += 1
             torn = next(filter(holds_rows, cells), None) if delimiter == "\t" else None
             if torn is not None:
-                rows.complain(
-                    number,
-                    f"a text that begins with a quotation mark takes in the {len(torn.splitlines()) - 1} line(s) below;"
-                    " quote the whole text, and double the marks in it",
-                )
+                rows.complain(number, _TORN.format(len(torn.splitlines()) - 1))
                 yield None
                 continue
             if len(cells) == len(header):
@@ -232,7 +247,7 @@ def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
         yield None if value is None else [value.get(name) for name in names]
 
 
-def _parquet_records(path: Path, columns: Columns) -> Iterator[Any]:
+def _parquet_records(path: Path, columns: Columns, labelled: bool) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -240,9 +255,10 @@ def _parquet_records(path: Path, columns: Columns) -> Iterator[Any]:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
         yield names
-        wanted = [name for name in names if name in (columns.text, columns.intent, columns.kind, columns.split)]
+        read = (columns.text, columns.intent, columns.kind, columns.split) if labelled else (columns.text,)
+        wanted = [name for name in names if name in read]
         for batch in file.iter_batches(columns=wanted):
-            read = {name: plain_values(batch.column(name)) for name in wanted}
-            yield from ([read[name][i] if name in read else None for name in names] for i in range(len(batch)))
-    except (pa.ArrowInvalid, OSError) as error:
+            values = {name: plain_values(batch.column(name)) for name in wanted}
+            yield from ([values[name][i] if name in values else None for name in names] for i in range(len(batch)))
+    except (pa.ArrowException, OSError, OverflowError) as error:  # Python lacks times beyond the year 9999
         raise ValueError(f"{path} is not a readable Parquet file: {error}") from None

@@ -100,6 +100,37 @@ def test_a_private_file_stays_private_and_a_link_stays_a_link(tmp_path, suffix):
     assert b"shut" in path.read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_link_into_the_cache_becomes_a_file_and_the_cache_stays(tmp_path, suffix):
+    cached, link = tmp_path / "0123", tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        cached.write_text("text,intent\na,open\n")
+    else:
+        pq.write_table(pa.table({"text": ["a"], "intent": ["open"]}), cached)
+    before = cached.read_bytes()
+    cached.chmod(0o444)
+    link.symlink_to(cached)
+    edit_table(link, "intent", {2 if suffix == "csv" else 1: "shut"}, [])
+    assert cached.read_bytes() == before and cached.stat().st_mode & 0o777 == 0o444
+    assert not link.is_symlink() and link.stat().st_mode & 0o777 == 0o644 and b"shut" in link.read_bytes()
+
+
+def test_a_byte_order_mark_is_neither_lost_nor_added(tmp_path):
+    for mark in ("", "\ufeff"):
+        before = (mark + "text,intent\na,open\n").encode()
+        after = edit(tmp_path / "a.csv", before, {2: "shut"}, encoding="utf-8-sig")
+        assert after.decode("utf-8") == mark + "text,intent\na,shut\n"
+
+
+def test_a_column_that_must_have_values_refuses_new_rows(tmp_path):
+    path = tmp_path / "a.parquet"
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("text", pa.string()), ("intent", pa.string())])
+    pq.write_table(pa.table({"id": [1], "text": ["a"], "intent": ["open"]}, schema=schema), path)
+    with pytest.raises(ValueError, match="a.parquet: its column 'id' must have a value in each row"):
+        edit_table(path, "intent", {}, [{"text": "b", "intent": "open"}])
+    assert pq.read_table(path).num_rows == 1
+
+
 def test_intents_that_are_numbers_stay_numbers(tmp_path):
     added = [{"text": "c", "intent": "7"}]
     after = edit(tmp_path / "a.jsonl", '{"text": "a", "intent": 0}\n{"text": "b", "intent": 1}\n', {1: "1"}, added)

@@ -5,7 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from intents.duplicates import near_duplicate_groups, normalise, pairs_across, unlike_known
+from intents import duplicates
+from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across, unlike_known
 
 
 def trigrams(text):
@@ -116,17 +117,21 @@ CHAIN = ["open the left window now", "open the left window please now", "open th
 def test_only_what_is_itself_alike_is_a_pair_though_a_chain_links_more():
     groups = near_duplicate_groups(CHAIN, 0.7)
     assert set(groups.tolist()) == {0}
-    first, second = pairs_across(CHAIN, groups, np.array([0, 1, 1]), 0.7)
+    ((first, second),) = pairs_across(CHAIN, groups, np.array([0, 1, 1]), 0.7)
     assert (first.tolist(), second.tolist()) == ([0], [1])
     assert unlike_known(CHAIN[1:], CHAIN[:1], 0.7)[0].tolist() == [1]
 
 
-def test_pairs_across_are_those_of_an_exhaustive_search():
+def test_pairs_across_are_those_of_an_exhaustive_search(monkeypatch):
     words = "open close the my left right window door please now on off".split()
     generator = np.random.default_rng(3)
     texts = [" ".join(generator.choice(words, 5)) for _ in range(300)]
     sides = generator.integers(0, 3, 300)
-    first, second = pairs_across(texts, near_duplicate_groups(texts, 0.6), sides, 0.6)
+    monkeypatch.setattr(duplicates, "_CHUNK", 1000)  # in several parts
+    groups = near_duplicate_groups(texts, 0.6)
+    parts = list(pairs_across(texts, groups, sides, 0.6))
+    assert len(parts) > 5
+    pairs = [pair for first, second in parts for pair in zip(first.tolist(), second.tolist(), strict=True)]
     grams = [{f" {normalise(text)} "[i : i + 3] for i in range(len(text))} for text in texts]
     expected = {
         (i, j)
@@ -135,4 +140,13 @@ def test_pairs_across_are_those_of_an_exhaustive_search():
         if sides[i] < sides[j] and len(grams[i] & grams[j]) >= 0.6 * len(grams[i] | grams[j])
     }
     assert len(expected) > 100
-    assert set(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    assert len(pairs) == len(expected) and set(pairs) == expected
+    alike = like_any([*texts, *texts], np.tile(groups, 2), np.tile(sides, 2) == 0, 0.6)
+    once = {j for i, j in expected if sides[i] == 0}
+    assert alike.tolist() == sorted([*once, *(300 + j for j in once)])
+
+
+def test_nothing_is_like_nothing():
+    nothing = np.zeros(0, dtype=np.int64)
+    assert list(pairs_across([], nothing, nothing, 0.7)) == []
+    assert unlike_known([], ["open"], 0.7)[0].tolist() == unlike_known([], [], 0.7)[1].tolist() == []

@@ -84,6 +84,28 @@ def test_contradicting_answers_are_refused(tables):
         merge(tables, rows, new_intents=True)
 
 
+def test_a_correction_holds_for_all_rows_with_the_same_text_and_intent(write_csv):
+    rows = [["shut it", "open"], ["ajar", "open"], ["Shut it!", "open"], ["shut it", "shut"]]
+    path = write_csv("all.csv", ["text", "intent"], rows)
+    table = read_rows(path, Columns())
+    assert merge([table], [review_row(table, 2)]).changed[path.as_posix()].keys() == {2, 4}
+    assert path.read_bytes() == b"text,intent\r\nshut it,shut\r\najar,open\r\nShut it!,shut\r\nshut it,shut\r\n"
+    two = [review_row(table, 2), review_row(table, 4, "Shut it!", corrected="ajar")]
+    for asked in (two, two[::-1]):
+        with pytest.raises(ValueError, match=r"all.csv, row [24] .*corrected to \w+"):
+            merge([table], asked, new_intents=True)
+
+
+def test_an_unlabelled_text_must_stand_in_its_file_as_it_was_listed(tables):
+    path, added = Path("train.csv"), unlabelled("Ã¶ffnen", "open")
+    rows = [ReviewRow(tables[0].path.as_posix(), 3, "Ã¶ffnen", "", "open", "open", 0.5, "unlabelled", "")]
+    with pytest.raises(ValueError, match=rf"{path}, row 3 should be 'Ã¶ffnen', but there stands 'öffnen'; run"):
+        merge(tables, rows, read_texts=lambda _: {2: "schließen", 3: "öffnen"})
+    with pytest.raises(ValueError, match=rf"{path}, row 3 should be 'Ã¶ffnen', but there is no such row; run"):
+        merge(tables, rows, read_texts=lambda _: {2: "schließen"})
+    assert list(merge(tables, [added], read_texts=lambda _: {}).added) == ["Ã¶ffnen"]  # its file is gone
+
+
 def test_a_new_intent_needs_permission(tables):
     merge(tables, [review_row(tables[0], corrected="ajar")], new_intents=True)
     assert b"shut it,ajar" in tables[0].path.read_bytes()
@@ -95,13 +117,16 @@ def test_a_row_appended_to_a_file_with_splits_is_a_training_row(write_csv):
     assert path.read_text().splitlines()[-1] == "train,close it,shut"
 
 
-@pytest.mark.parametrize("mangle", [lambda s: s, lambda s: "\ufeff" + s.replace(",", ";").replace("\n", "\r\n")])
+@pytest.mark.parametrize("mangle", [lambda s: s[1:], lambda s: s.replace(",", ";").replace("\n", "\r\n")])
 def test_a_review_survives_the_disk_and_a_spreadsheet(tmp_path, tables, mangle):
     path = tmp_path / "review.csv"
-    write_review(path, [review_row(tables[0])])
-    path.write_text(mangle(path.read_text()), encoding="utf-8", newline="")
+    long = "ä" * 200_000
+    write_review(path, [review_row(tables[0], text=long)])
+    content = path.read_text(encoding="utf-8")
+    assert content.startswith("\ufefffile,row,")  # without the mark a spreadsheet takes it for another encoding
+    path.write_text(mangle(content), encoding="utf-8", newline="")
     (row,) = read_review(path)
-    assert (row.row, row.text, row.corrected_intent, row.reason) == (3, "shut it", "shut", "mislabelled")
+    assert (row.row, row.text, row.corrected_intent, row.reason) == (3, long, "shut", "mislabelled")
 
 
 def test_line_ends_and_empty_rows_of_a_spreadsheet_do_no_harm(tmp_path, write_csv):

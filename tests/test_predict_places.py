@@ -68,6 +68,18 @@ def test_a_part_is_answered_anew_when_its_output_its_format_or_what_is_known_of_
     assert target.read_text().startswith("text,n\ttext\tintent\t")
 
 
+@pytest.mark.parametrize("target_format", ["csv", "parquet"])
+def test_an_empty_part_gives_an_empty_part(classifier, tmp_path, target_format):  # noqa: F811
+    write_jsonl(tmp_path / "in/a.jsonl", [])
+    write_jsonl(tmp_path / "in/b.jsonl", [{"text": "on"}])
+    answer(tmp_path / "in", tmp_path / "out", "--model", classifier, "--output-format", target_format)
+    paths = [tmp_path / f"out/{name}.{target_format}" for name in "ab"]
+    if target_format == "parquet":
+        assert [pq.read_metadata(path).num_rows for path in paths] == [0, 1]
+    else:
+        assert [len(path.read_text().splitlines()) for path in paths] == [1, 2]
+
+
 def test_a_part_that_grew_while_it_was_answered_is_answered_anew(classifier, tmp_path, monkeypatch):  # noqa: F811
     write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on"}])
 

@@ -98,9 +98,24 @@ def test_an_intent_with_too_few_different_examples_is_named_with_the_remedy():
     with pytest.raises(ValueError) as caught:
         run(table(rows))
     assert (
-        "intent 'honk' has 2 example(s) that are not near-duplicates of one another; it needs 3, one each for"
-        " test, validation, train: add examples or list it in prepare.exclude_intents" in str(caught.value)
+        "intent 'honk' has 3 example(s), in 2 group(s) linked by near-duplicates; it needs 3 groups, one each for test,"
+        " validation, train: add other examples, raise prepare.near_duplicate_threshold, or list it in"
+        " prepare.exclude_intents" in str(caught.value)
     )
+    with pytest.raises(ValueError, match="'honk' has 2 .*: add other examples, or list it in prepare.exclude_intents"):
+        run(table(rows[:-1]))
+
+
+def test_intents_that_look_the_same_are_named():
+    with pytest.raises(ValueError, match=r"the intents 'Ku\\u0308che' and 'K\\xfcche' look the same \(Küche\)"):
+        run(table([*PLAIN, ("the oven", "Küche"), ("the stove", "Ku\u0308che")]))
+
+
+def test_where_no_row_is_left_it_says_why():
+    with pytest.raises(ValueError, match="no row is left to train on: 1 excluded intent"):
+        run(table([("open it", "open")]), exclude_intents=("open",))
+    with pytest.raises(ValueError, match="no row is left to train on: 2 same text under two intents"):
+        run(table([("open it", "open"), ("open it", "shut")]), conflicts="drop")
 
 
 def test_rejects_a_single_intent():

@@ -32,7 +32,7 @@ def project(workspace, tmp_path, monkeypatch):
 
 
 def read(path):
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -128,3 +128,16 @@ def test_what_is_missing_is_named(project, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     with pytest.raises(ValueError, match=r"needs cleanlab: pip install -e '\.\[review\]'"):
         project()
+
+
+def test_a_classifier_of_other_data_scores_nothing(project, tmp_path, write_csv, capsys):
+    from transformers import AutoTokenizer
+
+    from intents.classifier import build_classifier
+
+    encoder, folder = tmp_path / "models/encoder", tmp_path / "models/classifier"
+    build_classifier(encoder, ["refund", "window_down"], "mean", 10.0).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
+    project("--unlabelled", write_csv("calls.csv", ["text"], [["rain drops"]]))
+    assert "models/classifier is of other data (no row has the intent 'refund')" in capsys.readouterr().out
+    assert read("review.csv")[0]["suggested_intent"] != "refund"

@@ -249,5 +249,23 @@ def test_an_encoding_that_is_not_for_files_names_the_setting(tmp_path):
 def test_a_stray_quote_that_takes_in_rows_of_a_tsv_is_named(tmp_path):
     content = 'text\tintent\n"no thanks\tbad\nfine\tgood\nshe wrote yes"\tgood\nlast\tgood\n'
     message = message_of(tmp_path / "a.tsv", content)
-    assert "row 2: a text that begins with a quotation mark takes in the 2 line(s) below" in message
+    assert "row 2: a text that begins with a quotation mark takes in 2 line(s) that look like rows" in message
     assert "1 problem(s)" in message
+
+
+def test_a_stray_quote_that_takes_in_rows_of_a_csv_is_named(tmp_path):
+    torn = "open quote,open\nshut it,shut\nshut, please,shut\nscreen 5"
+    content = f'text,intent\nopen it,open\nshut,shut\n"{torn}",open\n'
+    message = message_of(tmp_path / "a.csv", content)
+    assert "a.csv, row 4: a text that begins with a quotation mark takes in 2 line(s) that look like rows;" in message
+    rows = read(tmp_path / "a.csv", 'text,intent\n"Hello,\nopen it, please\nthanks",open\n')
+    assert not rows.problems and rows.texts == ["Hello,\nopen it, please\nthanks"]
+
+
+def test_of_unlabelled_parquet_the_texts_alone_are_read(tmp_path):
+    beyond = pa.array([10**15], pa.timestamp("s"))
+    path = write_parquet(tmp_path / "a.parquet", text=["open it"], kind=beyond)
+    assert read_rows(path, Columns(), labelled=False).texts == ["open it"]
+    path = write_parquet(tmp_path / "a.parquet", text=["open it"], intent=["open"], kind=beyond)
+    with pytest.raises(ValueError, match="a.parquet is not a readable Parquet file: "):
+        read_rows(path, Columns())

@@ -93,7 +93,7 @@ def answer_table(
     counts = Counts()
     schema = schema_of_objects(source) if source.format == "jsonl" and target_format != "jsonl" else None
     with open_table(source) as table:
-        schema = schema or table.schema
+        schema = table.schema if schema is None else schema  # that of an empty JSONL is empty
         raise_clash(schema.names if schema else [], decider.schema.names)
         with table_writer(target, target_format, schema, decider.schema) as writer:
             for window, probabilities_nc in engine(source, table.windows):
