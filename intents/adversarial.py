@@ -59,11 +59,13 @@ class MovedEmbeddings:
 
         with _hook(self._embeddings, follow):
             yield
+        if not moves:  # the encoder does without the module that it names as its embeddings
+            raise self._refusal()
         gradient_btd = moves[-1].grad
         assert gradient_btd is not None  # the passes went through the embeddings
         if self._text_rl is None:
             steepness_b = gradient_btd.float().flatten(1).norm(dim=1).clamp(min=_SHORTEST)
-            length_b = (lengths[-1] * self._mask_bt).sum(1) / self._mask_bt.sum(1)
+            length_b = (lengths[-1] * self._mask_bt).sum(1) / self._mask_bt.sum(1).clamp(min=1)
             scale_bt1 = (self._norm * length_b / steepness_b).view(-1, 1, 1)
         else:
             steepness_b = self._sums(gradient_btd.float().square().sum(2)).sqrt().clamp(min=_SHORTEST)

@@ -70,7 +70,7 @@ def trainable_attention(model: PreTrainedModel, precision: str) -> Iterator[None
     prefers on the newest, is made for long texts. benchmarks/training/notes.md has the figures.
     """
     usual = model.config._attn_implementation
-    replaceable = precision == "bf16" and usual == "sdpa"
+    replaceable = precision == "bf16" and model.base_model.config._attn_implementation == "sdpa"
     plain, fused = (replaceable and model.device.type == device for device in ("cpu", "cuda"))
     if plain:
         model.set_attn_implementation(PLAIN)

@@ -109,31 +109,50 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
     """Return an untrained classifier of `intents` on the pretrained encoder in `encoder_dir`, in fp32.
 
     `head` is "mean" or "first" (the pooling of IntentClassifier), or "native" (the architecture's own head).
+
+    Raises:
+        ValueError: the weights do not fit the encoder's config.json.
+
     """
     names = {"id2label": dict(enumerate(intents)), "label2id": {intent: i for i, intent in enumerate(intents)}}
+    # A head, and what pools for it, may be lacking or be one for other labels, of a sentiment model for instance.
+    loading: dict[str, Any] = {
+        "trust_remote_code": False,
+        "dtype": torch.float32,
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
     if head == "native":
-        model = AutoModelForSequenceClassification.from_pretrained(
-            encoder_dir,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # the head may be one for other labels, of a sentiment model for instance
-            **names,
-        )
+        model, found = AutoModelForSequenceClassification.from_pretrained(encoder_dir, **loading, **names)
+        _check_all_loaded(found, f"{model.base_model_prefix}.")
         _start_anew(model)
     else:
         encoder_config = AutoConfig.from_pretrained(encoder_dir, trust_remote_code=False)
         model = IntentClassifier(
             IntentClassifierConfig(encoder=encoder_config, pooling=head, feature_scale=feature_scale, **names)
         )
-        model.set_encoder(
-            AutoModel.from_pretrained(
-                encoder_dir, trust_remote_code=False, dtype=torch.float32, **_without_pooler(encoder_config)
-            )
-        )
+        encoder, found = AutoModel.from_pretrained(encoder_dir, **loading, **_without_pooler(encoder_config))
+        _check_all_loaded(found, "")
+        model.set_encoder(encoder)
         if head == "first":
             check_first_token(model.encoder)
     model.config.problem_type = "single_label_classification"
     return model
+
+
+def _check_all_loaded(found: dict[str, Any], prefix: str) -> None:
+    """Make sure that no weight of the encoder, whose names begin with `prefix`, is left as random as it was made."""
+    lacking = [(name, "are not there") for name in found["missing_keys"]]
+    lacking += [
+        (name, f"are {tuple(stored)}, not {tuple(wanted)}") for name, stored, wanted in found["mismatched_keys"]
+    ]
+    random = sorted((name, what) for name, what in lacking if name.startswith(prefix) and "pooler" not in name)
+    if random:
+        name, what = random[0]
+        raise ValueError(
+            f"encoder.name: {len(random)} of the encoder's tensors do not fit its config.json: the weights of {name}"
+            f" {what}; take an encoder whose weights and config.json belong together"
+        )
 
 
 def _start_anew(model: PreTrainedModel) -> None:
@@ -158,7 +177,7 @@ def freeze(model: PreTrainedModel, lowest: str | int) -> None:
     """
     if lowest == "none":
         return
-    for module in (embeddings_of(model), *lowest_layers(model, lowest)):
+    for module in (*below_layers(model), *lowest_layers(model, lowest)):
         module.requires_grad_(False)
 
 
@@ -183,6 +202,24 @@ def embeddings_of(model: PreTrainedModel) -> nn.Module:
     """Return the encoder's embeddings: those of words, and of positions where they are kept together."""
     found = getattr(model.base_model, "embeddings", None)
     return found if isinstance(found, nn.Module) else model.base_model.get_input_embeddings()
+
+
+# What some encoders keep outside of their embeddings and layers: positions, and what makes the embeddings wider.
+_BESIDE_EMBEDDINGS = (
+    "embeddings_project",
+    "encoder.embedding_hidden_mapping_in",
+    "wpe",
+    "embed_positions",
+    "encoder.embed_positions",
+    "encoder.rel_embeddings",
+    "encoder.relative_attention_bias",
+)
+
+
+def below_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Return what a text passes on its way to the encoder's first layer: the embeddings, and what belongs to them."""
+    modules = dict(model.base_model.named_modules())
+    return [embeddings_of(model), *(modules[name] for name in _BESIDE_EMBEDDINGS if name in modules)]
 
 
 def encoder_layers(model: PreTrainedModel, setting: str, instead: str) -> nn.ModuleList:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from intents.classifier import embeddings_of, encoder_layers
+from intents.classifier import below_layers, encoder_layers
 
 
 def parameter_groups(
@@ -39,7 +39,7 @@ def parameter_groups(
 
 def _depth_scales(model: PreTrainedModel, layer_decay: float) -> dict[int, float]:
     """Return the factor of every parameter below the top layer, by id; the embeddings count as the lowest layer."""
-    parts = [embeddings_of(model), *encoder_layers(model, "train.layer_decay", "1")]
+    parts = [nn.ModuleList(below_layers(model)), *encoder_layers(model, "train.layer_decay", "1")]
     depths = range(len(parts) - 1, -1, -1)
     return {id(p): layer_decay**depth for depth, part in zip(depths, parts, strict=True) for p in part.parameters()}
 

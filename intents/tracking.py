@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 _WANDB_MODES = ("online", "offline", "disabled", "shared")
+_WITH_KEY = ("online", "shared")
 
 
 class Tracker(Protocol):
@@ -47,8 +48,29 @@ class _NoTracker:
         """Do nothing."""
 
 
-class _TensorBoard:
+class _Apart:
+    """A service: what goes wrong in it is said once, in place of ending the training."""
+
+    service = ""
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the service's own exceptions, those of its settings, of the network, of the disk
+            if not self._lost:
+                sys.stdout.write(f"{self.service}: {error}; this run is not tracked\n")
+            self._lost = True
+
+
+class _TensorBoard(_Apart):
+    service = "tensorboard"
+
     def __init__(self, name: str | None, config: dict[str, Any], folder: Path) -> None:
+        super().__init__()
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -56,31 +78,36 @@ class _TensorBoard:
                 "tracking.report_to: tensorboard is not installed: pip install -e '.[tensorboard]'"
             ) from None
         self._dir = folder / "tensorboard" / (name or "workspace")
-        self._writer = SummaryWriter(str(self._dir))
-        self._writer.add_text("params", "\n".join(f"    {key}: {value}" for key, value in config.items()))
+        with self._apart():
+            self._writer = SummaryWriter(str(self._dir))
+            self._writer.add_text("params", "\n".join(f"    {key}: {value}" for key, value in config.items()))
 
     def log(self, values: dict[str, float], step: int) -> None:
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
+        with self._apart():
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, step)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        for key, value in _flatten(summary).items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(f"final/{key}", value)
-        self._writer.close()
-        sys.stdout.write(f"tensorboard --logdir {self._dir.parent} shows this run\n")
+        with self._apart():
+            for key, value in _flatten(summary).items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"final/{key}", value)
+            self._writer.close()
+            sys.stdout.write(f"tensorboard --logdir {self._dir.parent} shows this run\n")
 
 
-class _Wandb:
+class _Wandb(_Apart):
     """A run that starts beside the training: neither its second on a quick machine nor a slow network is waited for."""
 
+    service = "wandb"
+
     def __init__(self, project: str, name: str | None, config: dict[str, Any], folder: Path) -> None:
+        super().__init__()
         mode = os.environ.get("WANDB_MODE")
         if mode and mode not in _WANDB_MODES:
             raise ValueError(f"WANDB_MODE: unknown mode {mode!r}; valid: {', '.join(_WANDB_MODES)}")
         folder.mkdir(parents=True, exist_ok=True)
         arguments = {"project": project, "name": name, "config": config, "dir": str(folder)}
-        self._lost = False
         self._starting = ThreadPoolExecutor(1).submit(_start_wandb, arguments, mode)
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -95,16 +122,6 @@ class _Wandb:
             if run.offline:
                 sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
 
-    @contextmanager
-    def _apart(self) -> Iterator[None]:
-        """Say once what goes wrong in wandb, in place of ending the training."""
-        try:
-            yield
-        except Exception as error:  # wandb's own exceptions, those of its settings, of the network, of the disk
-            if not self._lost:
-                sys.stdout.write(f"wandb: {error}; this run is not tracked\n")
-            self._lost = True
-
 
 def _start_wandb(arguments: dict[str, Any], given_mode: str | None) -> Any:
     import wandb
@@ -112,6 +129,11 @@ def _start_wandb(arguments: dict[str, Any], given_mode: str | None) -> Any:
     settings = _wandb_settings(wandb)
     mode: Any = given_mode or _wandb_mode()
     try:
+        if given_mode in _WITH_KEY and not wandb.login(prompt=False, verify=False):  # else it would ask, and wait
+            sys.stdout.write(
+                f"wandb: WANDB_MODE={given_mode}, but no key (WANDB_API_KEY, wandb login): going on offline\n"
+            )
+            mode = "offline"
         return wandb.init(**arguments, mode=mode, settings=settings)
     except wandb.Error as error:
         sys.stdout.write(f"wandb: {error}; going on offline\n")

@@ -108,11 +108,17 @@ def score(
 
     Rows of an intent that `train` lacks do not count: they must not choose the epoch. Logits that are no numbers, as a
     training that diverged leaves them, are worst by each metric.
+
+    Raises:
+        ValueError: no row is left.
+
     """
     logits = answer(model, validation, pad_token_id, precision)
     if not np.isfinite(logits).all():
         return {"accuracy": 0.0, "macro_f1": 0.0, "log_loss": math.inf}
     chosen = np.isin(validation.labels, train.labels)
+    if not chosen.any():
+        raise ValueError("no validation row has an intent that the training rows have; mend the files, or their splits")
     return headline_metrics(validation.labels[chosen], logits[chosen])
 
 
@@ -128,6 +134,11 @@ class IntentTrainer(ResumableTrainer):
         settings: TrainingSettings,
         scratch_dir: str,
     ) -> None:
+        if settings.gradient_checkpointing and not any(hasattr(m, "gradient_checkpointing") for m in model.modules()):
+            family = model.base_model.config.model_type
+            raise ValueError(
+                f"train.gradient_checkpointing: {family} encoders cannot recompute their activations; set it to false"
+            )
         self.settings = settings
         self.validation = validation
         self.pad_token_id = pad_token_id

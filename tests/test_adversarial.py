@@ -74,6 +74,28 @@ def test_embeddings_that_are_no_vector_per_text_and_token_are_refused_by_name(tm
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
+def test_an_encoder_that_does_without_its_embeddings_is_refused_by_name(tmp_path):
+    sizes = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 64}
+    layers = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    AutoModel.from_config(AutoConfig.for_model("bart", vocab_size=60, **sizes, **layers)).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", 10.0)
+    with (
+        pytest.raises(ValueError, match="train.adversarial_norm: the embeddings of bart encoders cannot be moved"),
+        MovedEmbeddings(model, 0.1, MASK).found(),
+    ):
+        loss_of(model).backward()
+
+
+def test_a_text_without_tokens_spoils_nothing(families):
+    model = build_classifier(families["bert"], INTENTS, "mean", 10.0).eval()
+    mask = torch.stack([MASK[0], torch.zeros_like(MASK[1])])
+    moved = MovedEmbeddings(model, 0.5, mask)
+    with moved.found():
+        model(input_ids=IDS, attention_mask=mask).logits.square().sum().backward()
+    with moved.applied():
+        assert embedded(model).isfinite().all()
+
+
 def test_a_text_that_counts_for_nothing_stays(families):
     model = build_classifier(families["bert"], INTENTS, "mean", 10.0).eval()
     usual = embedded(model)

@@ -67,3 +67,12 @@ def test_rotary_encoders_train_in_bf16_with_all_that_is_frozen_by_default(family
     torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.05)
     assert not any(p.requires_grad for p in model.base_model.get_input_embeddings().parameters())
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_an_encoder_that_knows_but_its_own_attention_keeps_it(tmp_path):
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    AutoModel.from_config(AutoConfig.for_model("fnet", **sizes, pad_token_id=0)).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, "mean", 10.0).eval()
+    expected = model(input_ids=IDS).logits
+    with trainable_attention(model, "bf16"):
+        assert torch.equal(model(input_ids=IDS).logits, expected)

@@ -1,5 +1,8 @@
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from intents.classifier import build_classifier, freeze, load_classifier, set_dropout
@@ -56,6 +59,33 @@ def test_frozen_parts_are_not_trained(classifier):
 def test_more_frozen_layers_than_there_are_is_an_error(classifier):
     with pytest.raises(ValueError, match="train.freeze: the encoder has 2 layers, got 3"):
         freeze(classifier, 3)
+
+
+@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"prefix": "foo."}, r"encoder.name: 37 of the encoder's tensors .* are not there; take an encoder whose"),
+        ({"num_hidden_layers": 3}, r"encoder.name: 16 of .*weights of (bert.)?encoder.layer.2.\S+ are not there"),
+        ({"intermediate_size": 48}, r"encoder.name: 6 of .*intermediate.dense.bias are \(64,\), not \(48,\)"),
+    ],
+)
+def test_weights_that_do_not_fit_the_config_are_refused(tiny_encoder, tmp_path, head, spoil, message):
+    weights = load_file(tiny_encoder / "model.safetensors")
+    prefix = spoil.get("prefix", "")
+    save_file({prefix + name: value for name, value in weights.items()}, tmp_path / "model.safetensors")
+    config = json.loads((tiny_encoder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | spoil))
+    with pytest.raises(ValueError, match=message):
+        build_classifier(tmp_path, INTENTS, head, 10.0)
+
+
+def test_what_makes_the_embeddings_wider_is_frozen_with_them(families):
+    model = build_classifier(families["electra"], INTENTS, "mean", 10.0)
+    freeze(model, "embeddings")
+    lost = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert {"encoder.embeddings_project.weight", "encoder.embeddings.word_embeddings.weight"} <= lost
+    assert not any(".layer." in name for name in lost)
 
 
 def test_a_folder_without_a_classifier_is_named(tmp_path):

@@ -123,6 +123,16 @@ def test_an_evaluation_leaves_qloras_gradients_alone(build, families, splits):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_gradient_checkpointing_of_an_encoder_that_cannot_is_refused(splits, tmp_path):
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"hidden_size": 32, "embedding_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model("albert", vocab_size=60, num_hidden_layers=1, **sizes)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="train.gradient_checkpointing: albert encoders cannot recompute"):
+        Trained(tmp_path, splits, tmp_path / "out", "full", gradient_checkpointing=True)
+
+
 @pytest.mark.parametrize("method", ["full", *ADAPTERS])
 @pytest.mark.parametrize("head", ["mean", "first", "native"])
 def test_gradient_checkpointing_recomputes_and_changes_nothing(train, splits, head, method):

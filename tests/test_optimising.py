@@ -84,7 +84,7 @@ def test_balanced_class_weights_help_the_rare_intent(build, tmp_path):
     assert probability[1] > probability[0] + 0.05
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "electra", "modernbert"])
 def test_layer_decay_slows_the_lower_layers(build, family):
     model = build(family)
     settings = {"learning_rate": 1.0, "head_learning_rate": 3.0, "weight_decay": 0.0}
@@ -93,7 +93,7 @@ def test_layer_decay_slows_the_lower_layers(build, family):
     found = {name: rate_of[id(parameter)] for name, parameter in model.named_parameters()}
     layers = "layers" if family == "modernbert" else "encoder.layer"
     for prefix, rate in (
-        ("encoder.embeddings.", 0.25),
+        ("encoder.embeddings", 0.25),  # and embeddings_project
         (f"encoder.{layers}.0.", 0.5),
         (f"encoder.{layers}.1.", 1.0),
         ("classifier.", 3.0),

@@ -1,11 +1,15 @@
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from intents.tracking import start_tracker
+from tests.conftest import REPOSITORY
 
 CONFIG = {"train": {"learning_rate": 0.1, "head": "mean"}, "prepare": {"seed": 3}}
 SUMMARY = {"accuracy": 0.9, "validation": {"macro_f1": 0.8}}
@@ -121,6 +125,38 @@ def test_wandb_can_be_switched_off_by_its_own_variable(nobody, tmp_path, monkeyp
     monkeypatch.setenv("WANDB_MODE", "disabled")
     track("wandb", tmp_path / "logs")
     assert not list((tmp_path / "logs").rglob("*.wandb"))
+
+
+def test_wandb_asks_no_one_for_a_key(nobody, tmp_path):
+    """A pipeline in a terminal must not wait for an answer."""
+    code = (
+        "from pathlib import Path; from intents.tracking import start_tracker;"
+        "tracker = start_tracker('wandb', 'some-project', 'a', {}, Path('logs')); tracker.log({'x': 1.0}, 1);"
+        "tracker.finish({})"
+    )
+    terminal, its_end = os.openpty()
+    environment = os.environ | {"WANDB_MODE": "online", "PYTHONPATH": str(REPOSITORY)}
+    streams = {"stdin": its_end, "stdout": its_end, "stderr": its_end}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **streams)
+    os.close(its_end)
+    try:
+        assert process.wait(timeout=60) == 0
+        assert b"WANDB_MODE=online, but no key (WANDB_API_KEY, wandb login): going on offline" in os.read(
+            terminal, 4096
+        )
+    finally:
+        process.kill()
+        os.close(terminal)
+    assert records_of(Path("logs"))[-1].HasField("exit")
+
+
+def test_a_folder_that_tensorboard_cannot_write_costs_the_tracking_and_not_the_training(tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[tensorboard]'")
+    (tmp_path / "tensorboard").touch()
+    track("tensorboard", tmp_path)
+    out = capsys.readouterr().out
+    assert out.startswith("tensorboard: ") and out.count("this run is not tracked") == 1
+    assert "shows this run" not in out
 
 
 def test_wandb_chooses_a_name_where_there_is_none(nobody, tmp_path):

@@ -99,6 +99,15 @@ def test_a_wrong_or_senseless_setting_is_refused(inputs, settings, message):
     assert not Path("models/trained").exists()
 
 
+def test_validation_without_any_trained_intent_is_named(inputs):
+    schema = with_facts(SCHEMA, intents=INTENTS, max_length=16)
+    write_table(Path("data/tokenized/train.parquet"), {"input_ids": [[2, 5, 3]] * 8, "label": [0] * 8}, schema)
+    write_table(Path("data/tokenized/validation.parquet"), {"input_ids": [[2, 6, 3]] * 2, "label": [1] * 2}, schema)
+    with pytest.raises(ValueError, match="no validation row has an intent that the training rows have"):
+        train.main()
+    assert not Path("models/trained").exists()
+
+
 def test_a_training_that_diverges_says_which_settings_to_lower(inputs):
     inputs("train", head_learning_rate=1e38)
     with pytest.raises(ValueError, match="training diverged: .* lower train.learning_rate or train.head_learning_rate"):
