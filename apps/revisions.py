@@ -1,16 +1,17 @@
 """Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from intents.files import atomic_path
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
     from dvc.repo import Repo
 
 CACHE_DIR = Path(".cache/revisions")
+_LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def open_repository(root: Path = Path(".")) -> "Repo":
@@ -98,11 +99,20 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
             files = DVCFileSystem(str(root), rev=commit, subrepos=True)
             if not _was_made(files, source):
                 raise NoSuchOutputError(f"revision {rev!r} has no {path}")
-            with atomic_path(target, folder=files.isdir(source)) as temporary:
-                files.get(source, str(temporary), recursive=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+                copy = Path(scratch) / target.name
+                files.get(source, str(copy), recursive=True)
+                try:
+                    copy.rename(target)
+                except OSError:
+                    if not target.exists():  # else another command has fetched the same, and may read it already
+                        raise
         except NoSuchOutputError:
             raise
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
+            if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
+                raise
             raise ValueError(
                 f"revision {rev!r} has no {path} in the DVC cache or its remote ({error}); `dvc fetch` or `dvc exp"
                 " pull` it first"

@@ -89,13 +89,22 @@ class Answers:
         """Whether training has seen each example's intent."""
         return ~np.isin(self.labels_n, [self.intents.index(name) for name in self.untrained])
 
+    @property
+    def never(self) -> list[str]:
+        """The intents that can be no answer: the untrained ones, but for the reject."""
+        return [name for name in self.untrained if name != self.calibration.reject]
+
+    @property
+    def answerable_n(self) -> Flags:
+        """Whether each example's intent can be an answer."""
+        return ~np.isin(self.labels_n, [self.intents.index(name) for name in self.never])
+
     @cached_property
     def answerable(self) -> "Answers":
-        """The answers to those examples whose intent can be an answer: an untrained one can be as the reject alone."""
-        never = [self.intents.index(name) for name in self.untrained if name != self.calibration.reject]
-        if not never:
+        """The answers to those examples whose intent can be an answer."""
+        if not self.never:
             return self
-        kept_n = ~np.isin(self.labels_n, never)
+        kept_n = self.answerable_n
         texts, kinds = (list(compress(values, kept_n)) for values in (self.texts, self.kinds))
         return replace(self, texts=texts, kinds=kinds, labels_n=self.labels_n[kept_n], logits_nc=self.logits_nc[kept_n])
 

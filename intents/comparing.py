@@ -188,6 +188,7 @@ def _score_intents(groups: list[Group]) -> list[IntentScores]:
     rows = [
         IntentScores(intent, int(support[i]), {name: float(scores[i]) for name, scores in f1.items()})
         for i, intent in enumerate(first.intents)
+        if support[i]
     ]
     reference = groups[0].name
     return sorted(rows, key=lambda row: -max(abs(score - row.f1[reference]) for score in row.f1.values()))

@@ -46,14 +46,18 @@ def headline(answers: Answers, confidence_level: float, num_samples: int, seed: 
 
 def average_table(answers: Answers) -> Table:
     """Return precision, recall and F1 under each averaging."""
+    answers = answers.answerable
     averages = averaged_metrics(answers.labels_n, answers.predicted_n, len(answers.intents))
     return [rounded({"average": name, **scores}) for name, scores in averages.items()]
 
 
 def intent_table(answers: Answers) -> Table:
     """Return precision, recall, F1 and number of test examples per intent."""
-    scores = per_label_metrics(answers.labels_n, answers.predicted_n, len(answers.intents))
-    return [rounded({"intent": intent, **row}) for intent, row in zip(answers.intents, scores, strict=True)]
+    answers = answers.answerable
+    scores = zip(
+        answers.intents, per_label_metrics(answers.labels_n, answers.predicted_n, len(answers.intents)), strict=True
+    )
+    return [rounded({"intent": intent, **row}) for intent, row in scores if intent not in answers.never]
 
 
 def kind_table(answers: Answers, confidence_level: float) -> Table:

@@ -19,7 +19,8 @@ def ladder_table(
     """Return accuracy and macro-F1 with their intervals per rung, from the lowest.
 
     `baselines` are answers (names of intents) to the same rows. They know no thresholds, so the rung to compare them
-    with is the classifier's likeliest intent; what it answers with its thresholds is a rung of its own.
+    with is the classifier's likeliest intent; what it answers with its thresholds is a rung of its own. As in the
+    headline, rows whose intent can be no answer do not count.
     """
     label_of = {intent: label for label, intent in enumerate(answers.intents)}
     rungs = {name: np.array([label_of[intent] for intent in found]) for name, found in baselines.items()}
@@ -35,7 +36,8 @@ def ladder_table(
 def _scores(
     answers: Answers, predicted_n: Labels, confidence_level: float, num_samples: int, seed: int
 ) -> dict[str, float]:
-    labels_n, num_labels = answers.labels_n, len(answers.intents)
+    judged_n = np.stack([answers.labels_n, predicted_n])[:, answers.answerable_n]
+    labels_n, predicted_n, num_labels = *judged_n, len(answers.intents)
     right = int((labels_n == predicted_n).sum())
     low, high = share_interval(right, len(labels_n), confidence_level)
     f1_low, f1_high = macro_f1_interval(labels_n, predicted_n, num_labels, confidence_level, num_samples, seed)

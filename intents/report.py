@@ -50,6 +50,8 @@ def render_report(
         behaviour=tables["behaviour"],
         failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],
         num_mistakes=int((answers.answerable.labels_n != answers.answerable.likeliest.predicted_n).sum()),
+        num_never=int((~answers.answerable_n).sum()),
+        never=" and ".join(answers.never),
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),
         num_false=int(answers.acted_n[answers.harmless_n].sum()),

@@ -11,16 +11,25 @@ import pyarrow.parquet as pq
 
 from intents.files import atomic_path
 
+NEVER_ANSWERED = "never_answered"  # fact about predictions: intents that can be no answer, where there are any
+
 
 def with_facts(schema: pa.Schema, **facts: Any) -> pa.Schema:
     """Return `schema` carrying `facts` about the whole table, such as its intents in the order of their labels."""
     return schema.with_metadata({name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()})
 
 
-def read_fact(path: Path, name: str) -> Any:
-    """Return what the table at `path` carries under `name`."""
+def read_fact(path: Path, name: str, default: Any = None) -> Any:
+    """Return what the table at `path` carries under `name`, or the `default`.
+
+    Raises:
+        ValueError: it carries no such fact, and there is no default.
+
+    """
     metadata = pq.read_schema(path).metadata or {}
     if name.encode() not in metadata:
+        if default is not None:
+            return default
         raise ValueError(f"{path} carries no {name!r}: it was not written by this pipeline, run `dvc repro`")
     return json.loads(metadata[name.encode()])
 

@@ -103,7 +103,7 @@ def before_after_table(answers: Answers, confidence_level: float) -> Table:
         rows.append(
             {
                 "calibration": name,
-                "accuracy": float((chosen.predicted_n == chosen.labels_n).mean()),
+                "accuracy": float((chosen.predicted_n == chosen.labels_n)[answers.answerable_n].mean()),
                 **probability_metrics(chosen),
                 **selective_metrics(chosen),
                 **{key: value for key, value in acting.items() if not key.endswith("_interval")},

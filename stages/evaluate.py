@@ -26,7 +26,7 @@ from intents.files import write_csv, write_json, write_text
 from intents.ladder import ladder_table
 from intents.params import Params, load_params, read_params
 from intents.report import render_report
-from intents.tables import intents_of, with_facts, write_table
+from intents.tables import NEVER_ANSWERED, intents_of, with_facts, write_table
 from intents.trust import Table, trust_tables
 
 TRAINED_DIR = Path("models/trained")
@@ -81,7 +81,8 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
     schema = pa.schema(
         [(name, column.type if hasattr(column, "type") else pa.string()) for name, column in columns.items()]
     )
-    write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents)))
+    never = {NEVER_ANSWERED: answers.never} if answers.never else {}
+    write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents), **never))
 
 
 def write_plots(answers: Answers, per_intent: Table, trust: dict[str, Table]) -> None:

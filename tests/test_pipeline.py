@@ -241,6 +241,15 @@ def test_a_release_has_checkpoint_card_and_exports_and_its_snippets_run(outputs,
         assert any(intent in printed for intent in ("no_intent", "window_down", "conditioner_on", "wipers_on")), printed
 
 
+def test_a_release_with_metrics_of_another_export_is_refused(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository.path)
+    Path("metrics/export.json").write_text('{"accuracy": {"int8": 0.1}}')
+    with pytest.raises(ValueError, match="metrics/export.json: not what the stage `export` wrote, by dvc.lock"):
+        release(tmp_path / "release")
+    assert not (tmp_path / "release").exists()
+    undo(repository)
+
+
 def test_the_splits_open_with_datasets(outputs, tmp_path):
     from datasets import load_dataset
 

@@ -1,6 +1,7 @@
 """Outputs of other revisions, where there are none."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,29 @@ def test_an_output_that_is_in_no_cache_names_the_remedy(tmp_path):
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{root}", str(tmp_path / "clone")], check=True)
     with pytest.raises(ValueError, match="'HEAD' has no models/onnx in the DVC cache or its remote .* `dvc fetch`"):
         fetch_output("HEAD", "models/onnx", tmp_path / "clone")
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_another_command_has_fetched_meanwhile_stays(tmp_path, monkeypatch):
+    """It may be read already."""
+    from dvc.api import DVCFileSystem
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("w")
+    for command in ("git init -q .", "dvc init -q", "dvc add -q model", "git add .", "git commit -qm model"):
+        tool, *arguments = command.split()
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org") if tool == "git" else ()
+        program = [sys.executable, "-m", "dvc"] if tool == "dvc" else [tool]
+        subprocess.run([*program, *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    get = DVCFileSystem.get
+
+    def get_slowly(self, source, copy, **options):
+        get(self, source, copy, **options)
+        target = Path(copy).parents[1] / "model"
+        target.mkdir()
+        (target / "weights").write_text("w, read by the other")
+
+    monkeypatch.setattr(DVCFileSystem, "get", get_slowly)
+    target = fetch_output("HEAD", "model", tmp_path)
+    assert (target / "weights").read_text() == "w, read by the other"
+    assert [path.name for path in target.parent.iterdir()] == ["model"]

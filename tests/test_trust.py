@@ -1,14 +1,18 @@
 """Metrics of trust: definitions written out, and what they say about abstentions."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics
 
+from apps import results
 from intents import evaluating, trust
 from intents.answers import Answers
 from intents.calibrations import ABSTAIN, Calibration
+from intents.ladder import ladder_table
 from intents.scoring import confusion_counts, macro_f1_interval
 from intents.significance import bootstrap_scores
+from stages import evaluate
 
 INTENTS = ["no_intent", "wipers", "window"]
 RANDOM = np.random.default_rng(5)
@@ -143,3 +147,27 @@ def test_an_intent_that_is_never_an_answer_is_no_part_of_the_accuracy():
     assert found["accuracy"] == pytest.approx((LOGITS.argmax(1) == LABELS)[trained].mean(), abs=1e-4)
     assert found["false_action_rate"] == pytest.approx(given.acted_n[~trained].mean(), abs=1e-4)
     assert all(row["intent"] != "no_intent" for row in evaluating.mistake_table(given, 1000))
+    likeliest = given.likeliest
+    assert [row["intent"] for row in evaluating.intent_table(likeliest)] == INTENTS[1:]
+    averages = {row["average"]: row for row in evaluating.average_table(likeliest)}
+    assert (averages["micro"]["f1"], averages["macro"]["f1"]) == (found["accuracy"], found["macro_f1"])
+    baselines = {"majority": ["wipers"] * 300}
+    rungs = {row["rung"]: row["accuracy"] for row in ladder_table(given, baselines, 0.95, 500, 0)}
+    assert rungs["fine_tuned"] == found["accuracy"]
+    assert rungs["majority"] == pytest.approx((LABELS[trained] == 1).mean(), abs=1e-4)
+    before, _ = trust.before_after_table(given, 0.95)
+    assert before["accuracy"] == pytest.approx(found["accuracy"], abs=1e-4)
+
+
+def test_a_comparison_counts_the_rows_that_the_accuracy_counts(tmp_path, monkeypatch):
+    texts = [f"text {i}" for i in range(300)]
+    given = answers(Calibration(1.0, {}, ABSTAIN, ("no_intent",)), untrained=["no_intent"], texts=texts)
+    found = evaluating.headline(given, 0.95, 500, 0)
+    rows = pa.table(
+        {"row": np.arange(300), "text": texts, "intent": [INTENTS[label] for label in LABELS], "kind": KINDS}
+    )
+    monkeypatch.setattr(evaluate, "PREDICTIONS_PATH", tmp_path / "test.parquet")
+    evaluate.write_predictions(given, rows)
+    result = results._to_result("HEAD", {}, {}, found, (tmp_path / "test.parquet").read_bytes())
+    assert len(result.texts) == found["test"]["examples"]
+    assert result.right_n.mean() == pytest.approx(found["test"]["accuracy"], abs=1e-4)
