@@ -295,5 +295,6 @@ def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir:
         disable_tqdm=True,
         seed=settings.seed,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=True,  # some encoders have such, and recomputing activations would switch it off
         ddp_broadcast_buffers=False,  # they never change, and may be as large as the embedding table
     )
