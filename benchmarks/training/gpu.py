@@ -203,9 +203,9 @@ def trainings(options: argparse.Namespace, data_dir: Path, scratch: Path) -> Ite
 
     for name in options.only:
         if name == DRIVER:
-            for system in ("pipeline", "quick"):
+            for system, called in (("pipeline", "default"), ("quick", "quick")):
                 params = read_params()["train"] | CHANGES[system]
-                yield f"{system}, {DRIVER} intents", measure(ENCODER_DIR, DRIVER_DIR, params)
+                yield f"{called}, {DRIVER} intents", measure(ENCODER_DIR, DRIVER_DIR, params)
             continue
         encoder_dir = encoder_of(name, options, scratch)
         for batch_size in (None, *options.batch_sizes):
