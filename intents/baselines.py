@@ -99,13 +99,15 @@ def regression_baseline(
 
 
 def tfidf_features(texts: Mapping[str, Sequence[str]]) -> Callable[[str], Features]:
-    """Return the function from a split to its TF-IDF weights of words, pairs of words and 2 to 5 characters."""
-    vectorizer = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_NGRAMS, dtype=np.float32),
-        TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=_MAX_NGRAMS, dtype=np.float32
-        ),
-    )
+    """Return the function from a split to its TF-IDF weights of words, pairs of words and 2 to 5 characters.
+
+    Of characters alone where no training text has a word, of two letters or more, as scikit-learn counts them.
+    """
+    settings = {"sublinear_tf": True, "max_features": _MAX_NGRAMS, "dtype": np.float32}
+    words = TfidfVectorizer(ngram_range=(1, 2), **settings)
+    has_words = any(map(words.build_tokenizer(), texts["train"]))
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **settings)
+    vectorizer = make_union(*([words] if has_words else []), characters)
 
     def features_of(split: str) -> Features:
         return vectorizer.fit_transform(texts[split]) if split == "train" else vectorizer.transform(texts[split])

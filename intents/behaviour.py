@@ -43,12 +43,17 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
+            header = list(reader.fieldnames or ())
             rows = list(reader)
     except UnicodeDecodeError as error:
         raise ValueError(f"evaluate.behaviour_pairs: {path} is not UTF-8 ({error}); save it as UTF-8") from None
-    if set(reader.fieldnames or ()) != set(COLUMNS):
-        found = ", ".join(reader.fieldnames or ()) or "none"
+    except csv.Error as error:
+        raise ValueError(
+            f"evaluate.behaviour_pairs: {path}, line {reader.line_num}: not valid CSV ({error}); is a quote left open?"
+        ) from None
+    if sorted(header) != sorted(COLUMNS):
+        found = ", ".join(header) or "none"
         raise ValueError(
             f"evaluate.behaviour_pairs: {path} must have the columns {', '.join(COLUMNS)}; it has: {found}"
         )
@@ -58,12 +63,14 @@ def read_pairs(path: Path) -> list[Pair]:
             f"evaluate.behaviour_pairs: {path} has more fields than its header in row(s) {', '.join(too_long)}; quote"
             " texts that contain ','"
         )
-    incomplete = [str(number) for number, row in enumerate(rows, 1) if not all(row.get(name) for name in COLUMNS)]
+    incomplete = [
+        str(number) for number, row in enumerate(rows, 1) if not all((row.get(name) or "").strip() for name in COLUMNS)
+    ]
     if incomplete:
         raise ValueError(f"evaluate.behaviour_pairs: {path} lacks values in row(s) {', '.join(incomplete)}")
     pairs = [
         Pair(row["pair"], row["aspect"], (row["text_a"], row["text_b"]), (row["intent_a"], row["intent_b"]))
-        for row in rows
+        for row in ({name: cell.strip() for name, cell in row.items()} for row in rows)
     ]
     musts = {(pair.aspect, pair.must) for pair in pairs}
     mixed = sorted(aspect for aspect, must in musts if must == "agree" and (aspect, "differ") in musts)
@@ -75,14 +82,16 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def ask(scorer: Scorer, pairs: Sequence[Pair]) -> Table:
+def ask(scorer: Scorer, pairs: Sequence[Pair], never: Sequence[str] = ()) -> Table:
     """Return one row per pair whose intents the classifier knows: its texts, the answers, and what they are worth.
+
+    Intents that are `never` an answer, out-of-scope ones that only set thresholds, are as good as unknown.
 
     passed: both answers are right. consistent: they differ where they must, or agree where they must, right or not.
     passed_before_thresholds: the likeliest intents are right. A classifier that knows none of the actions of the pairs
     is made for something else, and is asked nothing.
     """
-    known = {intent for pair in pairs for intent in pair.intents} & set(scorer.intents)
+    known = {intent for pair in pairs for intent in pair.intents} & set(scorer.intents) - set(never)
     acts = bool(known - set(scorer.calibration.no_action))
     pairs = [pair for pair in pairs if acts and set(pair.intents) <= known]
     probabilities_nc = scorer.probabilities([text for pair in pairs for text in pair.texts])

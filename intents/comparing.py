@@ -202,8 +202,9 @@ def _find_flips(reference: Group, group: Group) -> list[Flip]:
     """Return the flipped rows, right to wrong first, then the surest wrong answers first."""
     before, after = (np.mean([result.right_n for result in g.results], axis=0) for g in (reference, group))
     flips = []
-    for i in np.flatnonzero((before > 0.5) != (after > 0.5)).tolist():
+    for i in np.flatnonzero((before - 0.5) * (after - 0.5) < 0).tolist():  # of a tie no one knows
         wrong = group if before[i] > after[i] else reference
+        confidences = [result.confidence_n[i] for result in wrong.results if not result.right_n[i]]
         first = reference.results[0]
         flips.append(
             Flip(
@@ -211,18 +212,19 @@ def _find_flips(reference: Group, group: Group) -> list[Flip]:
                 text=first.texts[i],
                 intent=first.intents[first.labels_n[i]],
                 kind=first.kinds[i],
-                before=_answer(reference, i),
-                after=_answer(group, i),
+                before=_answer(reference, i, before[i] > 0.5),
+                after=_answer(group, i, after[i] > 0.5),
                 before_share=float(before[i]),
                 after_share=float(after[i]),
-                confidence=float(np.mean([result.confidence_n[i] for result in wrong.results])),
+                confidence=float(np.mean(confidences)),
             )
         )
     return sorted(flips, key=lambda flip: (not flip.broken, -flip.confidence, flip.text))
 
 
-def _answer(group: Group, row: int) -> str:
-    """Return the answer that most seeds give to a row."""
-    label, _ = Counter(int(result.predicted_n[row]) for result in group.results).most_common(1)[0]
+def _answer(group: Group, row: int, right: bool) -> str:
+    """Return the answer that most seeds give to a row, of those that are `right` or of those that are not."""
+    answers = [int(result.predicted_n[row]) for result in group.results if result.right_n[row] == right]
+    label, _ = Counter(answers).most_common(1)[0]
     intents = group.results[0].intents
     return intents[label] if label < len(intents) else ABSTAIN

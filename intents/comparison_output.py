@@ -82,9 +82,9 @@ def _markdown_row(texts: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for character in "\\`*_[]<>|#":
+    for character in "\\`*_[]<>|#~&":
         text = text.replace(character, f"\\{character}")
-    return text.replace("\n", " ")
+    return " ".join(text.split())
 
 
 def to_html(comparison: Comparison) -> str:

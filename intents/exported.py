@@ -75,6 +75,10 @@ def _check_kinds(settings: ExportSettings) -> None:
             raise ValueError(f"{name} cannot be {value!r}")
     if not settings.intents or not all(isinstance(intent, str) for intent in settings.intents):
         raise ValueError(f"intents must be names, got {settings.intents!r}")
+    if len(set(settings.intents)) < len(settings.intents):
+        raise ValueError("two intents have the same name")
+    if settings.max_length < 1 or settings.pad_token_id < 0:
+        raise ValueError("max_length must be from 1 on, and pad_token_id from 0 on")
     for name, noted in settings.files.items():
         if not isinstance(noted, dict) or not {"bytes", "sha256"} <= noted.keys():
             raise ValueError(f"files must note bytes and sha256 of {name}, got {noted!r}")

@@ -35,9 +35,9 @@ def compare(
     expected = _answers(expected_nc, intents, calibration)
     answers = [_answers(logits_nc, intents, calibration) for logits_nc in found]
     return {
-        "accuracy": round(min(float((labels == labels_n).mean()) for labels in likeliest), 4),
-        "agreement": round(min(float((labels == expected_nc.argmax(1)).mean()) for labels in likeliest), 4),
-        "answer_agreement": round(min(float((answer == expected).mean()) for answer in answers), 4),
+        "accuracy": min(float((labels == labels_n).mean()) for labels in likeliest),
+        "agreement": min(float((labels == expected_nc.argmax(1)).mean()) for labels in likeliest),
+        "answer_agreement": min(float((answer == expected).mean()) for answer in answers),
         "logit_difference": float(f"{max(float(np.abs(a - expected_nc).max()) for a in found):.2g}"),
     }
 
@@ -59,8 +59,8 @@ def failures(
     for name, what in (("agreement", "likeliest intent"), ("answer_agreement", "answer, thresholds applied,")):
         if found[name] < min_agreement:
             problems.append(
-                f"its {what} is PyTorch's on {found[name]:.2%} of the validation texts, export.min_agreement is"
-                f" {min_agreement:.2%}"
+                f"its {what} is PyTorch's on {found[name]:.3%} of the validation texts, export.min_agreement is"
+                f" {min_agreement:.3%}"
             )
     drop = 100 * (expected_accuracy - found["accuracy"])
     if drop > max_accuracy_drop + 1e-9:

@@ -27,6 +27,15 @@ class Params(BaseModel):
         return value
 
 
+class OutOfScopeParams(Params):
+    """Those settings of section `prepare` that later stages read: an out-of-scope intent, and what it is for."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    out_of_scope_intent: str | None
+    out_of_scope_use: str
+
+
 P = TypeVar("P", bound=Params)
 
 

@@ -24,7 +24,15 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
 
 from intents.deciding import acts, decide, softmax
-from intents.exported import MODEL_FILES, TOKENIZER_FILE, ExportSettings, check_file, damaged, read_settings
+from intents.exported import (
+    MODEL_FILES,
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    ExportSettings,
+    check_file,
+    damaged,
+    read_settings,
+)
 from intents.huge_pages import huge_pages as on_huge_pages
 
 _OPTIMISATION = {
@@ -96,6 +104,13 @@ class IntentClassifier:
                 sha256 = settings.files[MODEL_FILES[variant]]["sha256"]
                 cached = _cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
             session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
+        num_scores = session.get_outputs()[0].shape[1]
+        if num_scores != len(settings.intents) or settings.pad_token_id >= tokenizer.get_vocab_size():
+            raise damaged(
+                folder / SETTINGS_FILE,
+                f"it names {len(settings.intents)} intents and the token {settings.pad_token_id}; the model scores"
+                f" {num_scores} intents, the tokenizer has {tokenizer.get_vocab_size()} tokens",
+            )
         return cls(settings, tokenizer, session)
 
     @property

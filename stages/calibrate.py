@@ -18,7 +18,7 @@ from intents.calibrating import Limits, Roles, allowed_false_actions, calibrate,
 from intents.calibrations import Calibration, write_calibration
 from intents.cli import run
 from intents.files import write_json
-from intents.params import Params, load_params, read_params
+from intents.params import OutOfScopeParams, Params, load_params
 from intents.scoring import rounded, share_interval
 from intents.tables import intents_of
 from intents.trust import action_metrics, before_after_table, threshold_table
@@ -68,13 +68,11 @@ def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
 def main() -> None:
     """Run the stage."""
     params = load_params("calibrate", CalibrateParams)
-    prepare = read_params()["prepare"]
+    scope = load_params("prepare", OutOfScopeParams)
     from intents.predicting import answer_split
 
     answers = Answers(intents_of(VALIDATION_PATH), [], [], *answer_split(TRAINED_DIR, VALIDATION_PATH), Calibration())
-    roles = choose_roles(
-        answers.intents, params.reject_intent, prepare["out_of_scope_intent"], prepare["out_of_scope_use"]
-    )
+    roles = choose_roles(answers.intents, params.reject_intent, scope.out_of_scope_intent, scope.out_of_scope_use)
     limits = Limits(params.max_false_action_rate, params.max_error_rate, params.stricter)
     calibration = calibrate(answers.labels_n, answers.logits_nc, answers.intents, roles, limits)
     answers = replace(answers, calibration=calibration, untrained=roles.untrained)

@@ -24,7 +24,7 @@ from intents.calibrations import read_calibration
 from intents.cli import run
 from intents.files import write_csv, write_json, write_text
 from intents.ladder import ladder_table
-from intents.params import Params, load_params, read_params
+from intents.params import OutOfScopeParams, Params, load_params, read_params
 from intents.report import render_report
 from intents.tables import NEVER_ANSWERED, intents_of, with_facts, write_table
 from intents.trust import Table, trust_tables
@@ -54,18 +54,22 @@ class EvaluateParams(Params):
     seed: int = Field(ge=0)
 
 
+def untrained_intents() -> list[str]:
+    """Return the intents that no training row has."""
+    scope = load_params("prepare", OutOfScopeParams)
+    return [scope.out_of_scope_intent] if scope.out_of_scope_intent and scope.out_of_scope_use == "threshold" else []
+
+
 def answer_test_split() -> tuple[Answers, pa.Table]:
     """Return the classifier's answers to the test split, and the split's rows."""
     from intents.predicting import answer_split
 
-    prepare = read_params()["prepare"]
-    untrained = [prepare["out_of_scope_intent"]] if prepare["out_of_scope_use"] == "threshold" else []
     intents = intents_of(TOKENIZED_PATH)
     rows = pq.read_table(PREPARED_PATH)
     texts, kinds = (rows.column(name).to_pylist() for name in ("text", "kind"))
     labels_n, logits_nc = answer_split(TRAINED_DIR, TOKENIZED_PATH)
     calibration = read_calibration(CALIBRATION_DIR, intents)
-    return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, [name for name in untrained if name]), rows
+    return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, untrained_intents()), rows
 
 
 def write_predictions(answers: Answers, rows: pa.Table) -> None:
@@ -104,7 +108,9 @@ def ask_pairs(params: EvaluateParams) -> tuple[Table, dict[str, Any]]:
     if params.behaviour_pairs == NO_PAIRS:
         return [], {}
     pairs = behaviour.read_pairs(params.behaviour_pairs)
-    asked = behaviour.ask(TorchScorer(TRAINED_DIR, calibration_dir=CALIBRATION_DIR), pairs)
+    scorer = TorchScorer(TRAINED_DIR, calibration_dir=CALIBRATION_DIR)
+    never = [name for name in untrained_intents() if name != scorer.calibration.reject]
+    asked = behaviour.ask(scorer, pairs, never)
     return asked, behaviour.headline(asked, len(pairs), params.confidence_level)
 
 

@@ -155,6 +155,7 @@ def report(
     pytorch: dict[str, Any], fp32: dict[str, Any], tried: list[dict[str, Any]], sizes: dict[str, float]
 ) -> dict[str, Any]:
     """Return what metrics/export.json says; the last of `tried` is the variant that was kept."""
+    pytorch, fp32, *tried = (_rounded(found) for found in (pytorch, fp32, *tried))
     int8 = tried[-1]
     return {
         "accuracy": {"pytorch": pytorch["accuracy"], "fp32": fp32["accuracy"], "int8": int8["accuracy"]},
@@ -165,6 +166,12 @@ def report(
         "fp32_logit_difference": fp32["logit_difference"],
         "tried": tried,
     }
+
+
+def _rounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what the gate found with its shares rounded."""
+    shares = ("accuracy", "agreement", "answer_agreement")
+    return {name: round(value, 4) if name in shares else value for name, value in found.items()}
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def make_classifier(folder: Path, intents: Sequence[str]) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def make_predictions(path: Path, num_right: int) -> None:
+def make_predictions(path: Path, num_right: int, **facts: object) -> None:
     """Write answers to the SPOKEN texts of which the first `num_right` are right, the others no_intent."""
     true = [INTENTS[label] for _, label in SPOKEN]
     count = len(SPOKEN)
@@ -93,7 +93,7 @@ def make_predictions(path: Path, num_right: int) -> None:
         "confidence": pa.array([0.9] * count, pa.float32()),
     }
     fields = [(name, column.type if isinstance(column, pa.Array) else pa.string()) for name, column in columns.items()]
-    write_table(path, columns, with_facts(pa.schema(fields), intents=INTENTS))
+    write_table(path, columns, with_facts(pa.schema(fields), intents=INTENTS, **facts))
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,12 @@ def test_tfidf_regression_learns_the_words():
     assert found.seconds > 0
 
 
+def test_tfidf_learns_characters_where_there_are_no_words():
+    texts = {"train": ["打 开", "关 上", "🚗"], "validation": ["打 开"], "test": ["上 关", "开 打"]}
+    features_of = tfidf_features(texts)
+    assert features_of("train").shape[0] == 3 and features_of("test").nnz > 0
+
+
 def test_the_regularisation_is_chosen_on_validation_whatever_the_order_given():
     random = np.random.default_rng(0)
     features = {split: random.normal(size=(n, 60)) for split, n in (("train", 80), ("validation", 500), ("test", 200))}

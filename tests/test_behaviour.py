@@ -91,7 +91,7 @@ def test_aspects_have_exact_intervals_and_those_that_matter_come_first(asked):
 
 
 def test_pairs_are_read_as_written(tmp_path):
-    row = ["9", "typo", "open, please", "window", 'opne, "please"', "window"]
+    row = ["9", "typo", "open, please", "window", 'opne, "please"', "window "]
     assert behaviour.read_pairs(write_pairs(tmp_path / "pairs.csv", [row])) == [
         Pair("9", "typo", ("open, please", 'opne, "please"'), ("window", "window"))
     ]
@@ -104,12 +104,27 @@ def test_pairs_are_read_as_written(tmp_path):
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in row\(s\) 2"),
         (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in row\(s\) 1; quote texts"),
         (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in row\(s\) 1"),
+        (COLUMNS, [["1", "x", "a", " ", "b", "i"]], r"lacks values in row\(s\) 1"),
+        ([*COLUMNS, "text_b"], [["1", "x", "a", "i", "b", "i", "c"]], "must have the columns pair, .*, text_b$"),
+        ([], [], "must have the columns pair, aspect, .*; it has: none"),
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "a", "i", "b", "j"]], "x changes the intent in some"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(tmp_path, header, rows, message):
     with pytest.raises(ValueError, match=f"^evaluate.behaviour_pairs: .*{message}"):
         behaviour.read_pairs(write_pairs(tmp_path / "pairs.csv", rows, header))
+
+
+@pytest.mark.parametrize("rest", ["2,x,a,i,b,i\n", "long " * 40_000])
+def test_a_quote_left_open_loses_no_pair_in_silence(tmp_path, rest):
+    path = tmp_path / "pairs.csv"
+    path.write_text(",".join(COLUMNS) + '\n1,x,a,i,b,"i\n' + rest)
+    with pytest.raises(ValueError, match=r"^evaluate.behaviour_pairs: .*, line \d: not valid CSV .*quote left open\?"):
+        behaviour.read_pairs(path)
+
+
+def test_pairs_about_an_intent_that_is_never_an_answer_are_left_out():
+    assert [row["pair"] for row in behaviour.ask(FakeScorer(), PAIRS, ["no_intent"])] == ["3", "5"]
 
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path):

@@ -200,6 +200,9 @@ def test_a_flip_between_groups_of_seeds_is_what_most_seeds_say():
     flips = compare([make_result("ref", []), *seeds], 0.95, 500).flips
     assert {flip.text for flip in flips} == {"text 50", "text 51"}
     assert flips[0].after_share == pytest.approx(1 / 3)
+    assert {(flip.before, flip.after) for flip in flips} == {("close", "none"), ("open", "close")}
+    flips = compare([make_result("ref", []), *seeds[:2]], 0.95, 500).flips
+    assert [flip.text for flip in flips] == ["text 50"]  # text 51 is a tie
 
 
 def test_f1_of_each_intent_is_sklearns_and_the_most_changed_comes_first():
@@ -246,7 +249,7 @@ def test_json_holds_everything_unrounded():
     assert read["notes"] == ["n"]
 
 
-HOSTILE = "<script>alert(1)</script> | `x` *y* \n z"
+HOSTILE = "<script>alert(1)</script> | `x` *y* \r\n ~~z~~ &lt;"
 
 
 def hostile_comparison():
@@ -268,4 +271,4 @@ def test_markdown_tables_keep_their_columns_whatever_the_texts_hold():
     for block in re.findall(r"(?:^\|.*\n)+", document, flags=re.MULTILINE):
         columns = {len(re.split(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(columns) == 1
-    assert r"\<script\>" in document
+    assert r"\<script\>" in document and r"\~\~z\~\~ \&lt;" in document and "\r" not in document

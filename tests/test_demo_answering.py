@@ -97,6 +97,14 @@ def test_offers_examples_of_each_sort_and_counts_the_confusions(tmp_path: Path) 
     assert matrix.accuracy == pytest.approx(8 / 9) and matrix.interval[0] < 8 / 9 < matrix.interval[1]
 
 
+def test_texts_that_are_only_there_for_the_thresholds_are_no_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    make_predictions(path, num_right=8, never_answered=["windshield_wipers_on"])
+    assert "Known mistakes" not in examples_of(path)
+    matrix = confusion_of(path)
+    assert (matrix.accuracy, matrix.examples) == (1.0, 6)
+
+
 def test_escapes_what_a_user_wrote() -> None:
     shown = render("answers", problem="<script>alert(1)</script>")
     assert "<script" not in shown and "<script>alert(1)</script>" in unescape(shown)

@@ -55,7 +55,7 @@ def test_declared_params_are_the_keys_read(stage):
     models = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Params) and value is not Params
+        if isinstance(value, type) and issubclass(value, Params) and value.__module__ == module.__name__
     ]
     section_of = {model: model.__name__.removesuffix("Params").lower() for model in models}
     read = {section for section in section_of.values() if section not in UNDECLARED_SECTIONS}

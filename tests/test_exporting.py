@@ -135,5 +135,14 @@ def test_an_answer_that_crosses_its_threshold_fails_the_gate_though_the_likelies
     compared = compare(np.array([0, 1]), want, found, intents=["act", "rest"], calibration=calibration)
     assert (compared["agreement"], compared["answer_agreement"]) == (1.0, 0.5)
     [problem] = failures(compared, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)
-    assert "its answer, thresholds applied, is PyTorch's on 50.00% of the validation texts" in problem
-    assert "export.min_agreement is 99.50%" in problem
+    assert "its answer, thresholds applied, is PyTorch's on 50.000% of the validation texts" in problem
+    assert "export.min_agreement is 99.500%" in problem
+
+
+def test_the_gate_rounds_nothing_up():
+    want = np.tile(np.eye(2, dtype=np.float32)[:1], (2183, 1))
+    other = want.copy()
+    other[:11] = [0, 1]
+    found = compare_plainly(np.zeros(2183, dtype=np.int64), want, [other])
+    assert round(found["agreement"], 4) == 0.995
+    assert len(failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=5)) == 2

@@ -21,7 +21,7 @@ from tests.predict_fixtures import answer
 
 pytestmark = pytest.mark.filterwarnings("default")
 STAGES = ("encoder", "prepare", "tokenize", "train", "calibrate", "baselines", "evaluate", "card")
-SAID = {"door": "open close door", "light": "light on off", "music": "music seat cold", "oos": "it is now"}
+SAID = {"door": "open close door", "light": "light on off", "music": "music seat cold", "0": "it is now"}
 NOISE = "a b c please my the turn warm".split()
 
 
@@ -39,7 +39,7 @@ def write(path: Path, intents: list[str], rows_of_each: int = 40) -> None:
 def run_pipeline(folder: Path, encoder_dir: Path, source: str, **settings: dict) -> Path:
     """Run all stages but the export in `folder`, in this process: DVC has tests of its own."""
     write(folder / "tickets.csv", ["door", "light", "music"])
-    write(folder / "scoped.csv", ["door", "light", "music", "oos"])
+    write(folder / "scoped.csv", ["door", "light", "music", "0"])
     shutil.copytree(REPOSITORY / "data/behaviour", folder / "data/behaviour")
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
     own = {"source": source, "text_column": "body", "intent_column": "queue", "exclude_intents": []}
@@ -51,6 +51,7 @@ def run_pipeline(folder: Path, encoder_dir: Path, source: str, **settings: dict)
         "train": {"head": "mean", "num_epochs": 4, "min_steps": 0, "precision": "fp32"},
         "tracking": {"report_to": "none"},
         "runtime": {"checkpoint_every": 0},
+        "calibrate": {},
     }.items():
         params[section] |= changes | settings.get(section, {})
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -116,16 +117,17 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
 
 
 def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(tmp_path, tiny_encoder):
-    scope = {"out_of_scope_intent": "oos", "out_of_scope_use": "threshold"}
+    scope = {"out_of_scope_intent": 0, "out_of_scope_use": "threshold"}  # some data numbers its intents
     limit = {"max_false_action_rate": 0.2}
-    folder = run_pipeline(tmp_path, tiny_encoder, "scoped.csv", prepare=scope, calibrate=limit)
+    long = {"num_epochs": 12}
+    folder = run_pipeline(tmp_path, tiny_encoder, "scoped.csv", prepare=scope, calibrate=limit, train=long)
     train = pq.read_table(folder / "data/prepared/train.parquet").column("intent").to_pylist()
-    assert "oos" not in train and intents_of(folder / "data/prepared/train.parquet")[-1] == "oos"
+    assert "0" not in train and intents_of(folder / "data/prepared/train.parquet")[0] == "0"
     calibration = calibration_of(folder)
-    assert (calibration["reject"], calibration["no_action"]) == ("oos", ["oos"])
+    assert (calibration["reject"], calibration["no_action"]) == ("0", ["0"])
     assert set(calibration["thresholds"]) == {"door", "light", "music"}  # a random third of the rows would act
     test = json.loads((folder / "metrics/evaluate.json").read_text())["test"]
     assert test["false_action_rate"] < 0.5 and test["log_loss"] < 3
-    assert "oos" in {row["predicted"] for row in predictions_of(folder)}
+    assert "0" in {row["predicted"] for row in predictions_of(folder)}
     validation = json.loads((folder / "metrics/train.json").read_text())["validation"]
     assert validation["accuracy"] > 0.4  # rows of an intent that train lacks would halve it

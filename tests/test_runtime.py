@@ -255,6 +255,9 @@ def test_garbage_of_the_right_size_is_damaged(folder):
         ({"temperature": "1"}, "temperature cannot be '1'"),
         ({"temperature": True}, "temperature cannot be True"),
         ({"intents": []}, r"intents must be names, got \[\]"),
+        ({"intents": ["a"] * 5, "thresholds": {}, "reject": "a", "no_action": []}, "two intents have the same name"),
+        ({"max_length": 0}, "max_length must be from 1 on, and pad_token_id from 0 on"),
+        ({"pad_token_id": -1}, "max_length must be from 1 on, and pad_token_id from 0 on"),
         ({"files": None}, "files cannot be None"),
         ({"files": {"model.onnx": {"bytes": 1}}}, "files must note bytes and sha256 of model.onnx"),
     ],
@@ -264,6 +267,18 @@ def test_settings_that_do_not_fit_are_damaged(tmp_path, original, changed, messa
     write_json(tmp_path / "classifier.json", settings | changed)
     with pytest.raises(ValueError, match=rf"classifier.json is damaged \({message}"):
         read_settings(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"intents": ["extra"]}, {"pad_token_id": 10**7}])
+def test_settings_that_do_not_fit_the_model_are_damaged(folder, changed):
+    settings = json.loads((folder / "classifier.json").read_text())
+    write_json(
+        folder / "classifier.json", {**settings, **changed, "intents": settings["intents"] + changed.get("intents", [])}
+    )
+    with pytest.raises(
+        ValueError, match=r"classifier.json is damaged \(it names \d intents and the token \d+; the model"
+    ):
+        IntentClassifier.load(folder)
 
 
 def test_a_calibration_that_abstains_fits_every_classifier(tmp_path, original):
