@@ -129,8 +129,8 @@ def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: 
         hidden = len(failures) - _SHOWN_FAILURES
         more = [f"  ... and {hidden} more"] if hidden > 0 else []
         raise ValueError(
-            f"{len(failures)} of {len(parts)} parts failed; the same command tries them again\n"
-            + "\n".join([*failures[:_SHOWN_FAILURES], *more])
+            f"{len(failures)} of {len(parts)} parts failed; once what is wrong is mended, the same command"
+            " answers only these\n" + "\n".join([*failures[:_SHOWN_FAILURES], *more])
         )
     return counts
 

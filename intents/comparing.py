@@ -126,7 +126,7 @@ def compare(
         pairs=pairs,
         intents=_score_intents(groups),
         flips=[flip for group in groups[1:] for flip in _find_flips(groups[0], group)],
-        notes=[*notes, *repeated, *(too_few if least > 1 - confidence_level else [])],
+        notes=[*notes, *repeated, *(too_few if least > 1 - confidence_level else []), *_about_thresholds(groups)],
         confidence_level=confidence_level,
         num_rows=len(results[0].texts),
     )
@@ -175,6 +175,16 @@ def _test(
     if num_single == 2 and metric == "accuracy":
         return difference, mcnemar_p(first.results[0].right_n, second.results[0].right_n), "exact McNemar"
     return difference, bootstrap_p(differences_s), _BOOTSTRAPS[num_single]
+
+
+def _about_thresholds(groups: Sequence[Group]) -> list[str]:
+    """Return a note where results differ in what accuracy and macro-F1 do not look at."""
+    if not any(name.startswith("calibrate.") for group in groups for name in group.changes):
+        return []
+    return [
+        "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands_obeyed,"
+        " false_action_rate and coverage (dvc exp show)"
+    ]
 
 
 def _score_intents(groups: list[Group]) -> list[IntentScores]:

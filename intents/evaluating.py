@@ -99,13 +99,14 @@ def mistake_table(answers: Answers, most: int) -> Table:
     """Return the wrong answers given with the most confidence, surest first."""
     answers = answers.answerable
     wrong = np.flatnonzero(answers.labels_n != answers.predicted_n)
-    confidence = answers.confidence_n
+    confidence, likeliest = answers.confidence_n, answers.probabilities_nc.argmax(1)
     ordered = sorted(wrong.tolist(), key=lambda i: (-confidence[i], answers.texts[i]))[:most]
     return [
         {
             "text": answers.texts[i],
             "intent": answers.intents[answers.labels_n[i]],
             "predicted": answers.names[answers.predicted_n[i]],
+            "likeliest": answers.intents[likeliest[i]],  # another one where it is less sure than its threshold
             "confidence": round(float(confidence[i]), 4),
             "kind": answers.kinds[i],
         }

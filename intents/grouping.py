@@ -1,5 +1,6 @@
 """Results of revisions of the pipeline: whether they may be compared, and which differ in seeds alone."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,8 +151,8 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
             interval = _row_interval(results[0], metric, confidence_level)
         else:
             interval = student_interval(values, confidence_level)
-            if metric != "log_loss":  # shares
-                interval = max(0.0, interval[0]), min(1.0, interval[1])
+            most = math.inf if metric == "log_loss" else 1.0
+            interval = max(0.0, interval[0]), min(most, interval[1])
             deviation[metric] = float(np.std(values, ddof=1))
         metrics[metric] = Estimate(float(np.mean(values)), *interval)
     return Group(name, results, metrics, deviation, changes(reference, results[0]))

@@ -131,8 +131,10 @@ def _find_columns(path: Path, columns: Columns, header: list[str], labelled: boo
         if name not in header:
             found = ", ".join(header) or "none"
             hint = "" if found.replace("\t", "").isprintable() else "; set prepare.encoding"
+            if not hint and len(header) == 1 and ";" in found and path.suffix.lower() == ".csv":
+                raise ValueError(f"{path}: its fields are separated by semicolons, {found}; save it with commas")
             if not hint and len(header) == 1 and path.suffix.lower() in (".csv", ".tsv"):
-                hint = "; fields are separated by commas, in .tsv files by tabs"
+                hint = " (fields are separated by commas, in .tsv files by tabs)"
             raise ValueError(f"{path} has no column {name!r} (prepare.{setting}); its columns: {found}{hint}")
     read = (columns.text, columns.intent, columns.kind, columns.split) if labelled else (columns.text,)
     double = next((name for name in read if name and header.count(name) > 1), None)

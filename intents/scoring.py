@@ -69,8 +69,11 @@ def macro_f1_interval(
 
     Resampling examples is drawing the cells of the confusion matrix that are not empty from a multinomial
     distribution, which is how it is done here. In each sample the labels that occur there are averaged over. Answers
-    from `num_labels` on are abstentions: their rows are found by nobody.
+    from `num_labels` on are abstentions: their rows are found by nobody. Where all are right, so is every resample: the
+    exact interval of accuracy stands in.
     """
+    if (labels_n == predicted_n).all():
+        return share_interval(len(labels_n), len(labels_n), confidence_level)
     num_answers = max(num_labels, int(predicted_n.max()) + 1)
     cells, counts = np.unique(labels_n * num_answers + predicted_n, return_counts=True)
     true_k, answer_k = np.divmod(cells, num_answers)

@@ -29,6 +29,7 @@ CALIBRATION_DIR = Path("models/calibration")
 METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
+MOSTLY = 0.8
 FEW = 50  # texts: with fewer the threshold is a guess (20, drawn again and again, let 1.5 % through in place of 0.5 %)
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
@@ -85,6 +86,12 @@ def main() -> None:
             f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may"
             f" be several times the limit of {params.max_false_action_rate:.4g}"
         )
+        if metrics["validation"].get("commands_obeyed", 1) < MOSTLY:
+            print(
+                f"so few of them show no rate below {1 / (num_harmless + 1):.3g}, and the threshold is so strict that"
+                " few commands are obeyed: collect more such texts, or allow that rate"
+                f" (-S calibrate.max_false_action_rate={1.01 / (num_harmless + 1):.3g})"
+            )
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))
 

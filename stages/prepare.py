@@ -86,7 +86,8 @@ def main() -> None:
     print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows{whence}")
     if unlabelled := prepared.metrics.get("unlabelled"):
         print(f"and {unlabelled['rows']} unlabelled ones; {unlabelled['left_out']} more repeat others or labelled rows")
-    print(f"left out {len(prepared.rejected)} rows: {PREPARED_DIR / 'rejected.csv'} says which and why")
+    if num_rejected := len(prepared.rejected):
+        print(f"left out {num_rejected} row(s): {PREPARED_DIR / 'rejected.csv'} says which and why")
 
 
 if __name__ == "__main__":

@@ -205,6 +205,21 @@ def test_a_flip_between_groups_of_seeds_is_what_most_seeds_say():
     assert [flip.text for flip in flips] == ["text 50"]  # text 51 is a tie
 
 
+def test_a_comparison_of_thresholds_says_that_they_do_not_count_here():
+    stricter = replace(BETTER, settings=BETTER.settings | {"calibrate.max_false_action_rate": 0.1})
+    (note,) = compare([BASE, stricter], 0.95, 2000).notes
+    assert note.startswith("accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in")
+    assert compare([BASE, BETTER], 0.95, 2000).notes == []
+
+
+def test_no_interval_leaves_what_a_metric_can_be():
+    seeds = [replace(make_result(f"s{i}", [i]), metrics=BASE.metrics | {"log_loss": loss, "accuracy": 0.99})
+             for i, loss in enumerate((0.01, 0.2))]  # fmt: skip
+    seeds = [replace(seed, settings=seed.settings | {"train.seed": i}) for i, seed in enumerate(seeds)]
+    (group,) = compare(seeds, 0.95, 500).groups
+    assert group.metrics["log_loss"].low == 0.0 and group.metrics["log_loss"].high > 1
+
+
 def test_f1_of_each_intent_is_sklearns_and_the_most_changed_comes_first():
     few = make_result("few", wrong=[0, 3, 6, 9, 12, 15, 18, 21], rate=0.2)
     intents = compare([make_result("ref", []), few], 0.95, 500).intents

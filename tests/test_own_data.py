@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import random
+import re
 import shutil
 from collections import Counter
 from contextlib import chdir
@@ -15,7 +16,7 @@ import yaml
 
 from apps.demo.showcase import confusion_of
 from intents.tables import intents_of
-from stages import card, evaluate
+from stages import calibrate, card, evaluate
 from tests.conftest import REPOSITORY
 from tests.predict_fixtures import answer
 
@@ -131,3 +132,22 @@ def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(tmp_path,
     assert "0" in {row["predicted"] for row in predictions_of(folder)}
     validation = json.loads((folder / "metrics/train.json").read_text())["validation"]
     assert validation["accuracy"] > 0.4  # rows of an intent that train lacks would halve it
+
+
+def test_too_few_texts_to_reject_with_say_what_they_can_show(finished, tmp_path, monkeypatch, capsys):
+    """One in three validation texts asks for nothing, six in all: far too few for a rate of 0.5 %."""
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    monkeypatch.chdir(folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["calibrate"] |= {"reject_intent": "music"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    calibrate.main()
+    few = json.loads((folder / "metrics/calibrate.json").read_text())["budget"][0]["texts_that_ask_for_nothing"]
+    printed = capsys.readouterr().out
+    assert f"so few of them show no rate below {1 / (few + 1):.3g}" in printed
+    allowed = float(re.search(r"-S calibrate.max_false_action_rate=([\d.]+)\)", printed)[1])
+    params["calibrate"]["max_false_action_rate"] = allowed
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = json.loads((folder / "metrics/calibrate.json").read_text())["threshold"]
+    calibrate.main()
+    assert json.loads((folder / "metrics/calibrate.json").read_text())["threshold"] < before

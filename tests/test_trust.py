@@ -159,6 +159,13 @@ def test_an_intent_that_is_never_an_answer_is_no_part_of_the_accuracy():
     assert before["accuracy"] == pytest.approx(found["accuracy"], abs=1e-4)
 
 
+def test_a_mistake_names_the_likeliest_intent_where_its_threshold_stopped_it():
+    given = answers(Calibration(1.0, {"wipers": 1.01}, "no_intent", ("no_intent",)), texts=[""] * 300)
+    table = evaluating.mistake_table(given, 1000)
+    stopped = [row for row in table if row["predicted"] != row["likeliest"]]
+    assert stopped and {(row["predicted"], row["likeliest"]) for row in stopped} == {("no_intent", "wipers")}
+
+
 def test_a_comparison_counts_the_rows_that_the_accuracy_counts(tmp_path, monkeypatch):
     texts = [f"text {i}" for i in range(300)]
     given = answers(Calibration(1.0, {}, ABSTAIN, ("no_intent",)), untrained=["no_intent"], texts=texts)

@@ -94,6 +94,8 @@ def _why(action: Action, intent: str, confidence: float, threshold: float) -> st
         return f"It is only {sure} sure, and {intent} needs {needed}."
     if action == "leave":
         return f"It is {sure} sure that this asks nothing of it."
+    if threshold <= 0:
+        return f"It is {sure} sure, and nothing sets a threshold for {intent}."
     return f"It is {sure} sure, and {intent} needs {needed}."
 
 

@@ -71,10 +71,11 @@ def examples_of(predictions_path: Path) -> dict[str, list[str]]:
     commands = [row for row in right if row["intent"] != background]
     others = [row for row in right if row["intent"] == background]
     likeness = _likeness_to(commands, others)
+    clear = _best_per("intent", commands, _confidence)
     groups = {
-        "Clear": _best_per("intent", commands, _confidence),
+        "Clear": clear,
         "Near misses": _best_per("kind", others, likeness),
-        "Doubtful": sorted(right, key=_confidence)[:_MOST_PER_GROUP],
+        "Doubtful": sorted((row for row in right if row not in clear), key=_confidence)[:_MOST_PER_GROUP],
         "Known mistakes": sorted(wrong, key=_confidence, reverse=True)[:_MOST_PER_GROUP],
     }
     return {name: [row["text"] for row in chosen] for name, chosen in groups.items() if chosen}

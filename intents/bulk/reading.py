@@ -145,12 +145,12 @@ def _refuse(source: Source, names: list[str]) -> None:
     found = ", ".join(names) or "none"
     if without_surrogates(found) != found:
         raise ValueError(f"{source.place} is not {source.encoding}; set --encoding")
-    hint = (
-        "; fields are separated by commas, in .tsv files by tabs"
-        if len(names) == 1 and source.format != "jsonl"
-        else ""
-    )
-    raise ValueError(f"{source.place} has no column {source.text_column!r} (--text-column); its columns: {found}{hint}")
+    where = f"{source.place} has no column {source.text_column!r}"
+    if len(names) == 1 and ";" in found and source.format == "csv":
+        raise ValueError(f"{where}: its fields are separated by semicolons, {found}; save it with commas")
+    alone = len(names) == 1 and source.format != "jsonl"
+    hint = " (fields are separated by commas, in .tsv files by tabs)" if alone else ""
+    raise ValueError(f"{where} (--text-column); its columns: {found}{hint}")
 
 
 def _named(header: list[str], delimiter: str, cells: list[str], problem: str) -> tuple[dict[str, Any], str]:
