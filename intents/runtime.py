@@ -104,8 +104,9 @@ class IntentClassifier:
                 sha256 = settings.files[MODEL_FILES[variant]]["sha256"]
                 cached = _cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
             session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
-        num_scores = session.get_outputs()[0].shape[1]
-        if num_scores != len(settings.intents) or settings.pad_token_id >= tokenizer.get_vocab_size():
+        num_scores = session.get_outputs()[0].shape[1]  # a name where the graph leaves it open
+        fits = num_scores == len(settings.intents) or not isinstance(num_scores, int)
+        if not fits or settings.pad_token_id >= tokenizer.get_vocab_size():
             raise damaged(
                 folder / SETTINGS_FILE,
                 f"it names {len(settings.intents)} intents and the token {settings.pad_token_id}; the model scores"

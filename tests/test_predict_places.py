@@ -285,7 +285,10 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path
         (["pipe", "out.csv", "--input-format", "csv"], "pipe is not a regular file; pipe it in, with - as INPUT"),
         (["in.csv", "in.txt/out.csv", "--prefix", "a_"], "in.txt/out.csv cannot be written: [Errno"),
         (["in.csv", "out.csv", "--encoding", "base64"], "--encoding: unknown encoding 'base64'"),
-        (["semicolons.csv", "out.csv"], "its columns: id;text; fields are separated by commas, in .tsv files by tabs"),
+        (
+            ["semicolons.csv", "out.csv"],
+            "semicolons.csv has no column 'text': its fields are separated by semicolons, id;text; save it with commas",
+        ),
         (["utf16.csv", "out.csv"], "utf16.csv is not utf-8; set --encoding"),
         (["empty.csv", "out.csv"], "empty.csv: the first line must name the columns (the file is empty)"),
         (["empty.parquet", "out.csv"], "empty.parquet is not a readable Parquet file"),
