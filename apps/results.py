@@ -10,14 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from apps.revisions import open_repository, path_in_git, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
-from intents.tables import NEVER_ANSWERED, read_fact
+from intents.tables import read_fact, read_judged
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions/test.parquet"
@@ -203,12 +201,9 @@ def _to_result(
     rev: str, settings: dict[str, Any], sources: dict[str, str], metrics: dict[str, Any], predictions: bytes
 ) -> Result:
     """Return the result with its rows and intents in alphabetical order: only their content can differ."""
-    table = pq.read_table(pa.BufferReader(predictions), columns=_COLUMNS)
+    table = read_judged(pa.BufferReader(predictions), _COLUMNS)
     intents = sorted(read_fact(pa.BufferReader(predictions), "intents"))
     label_of = {name: label for label, name in reversed(list(enumerate([*intents, ABSTAIN])))}
-    # Out-of-scope texts that are only there for the thresholds count in no metric of answers.
-    never = pa.array(read_fact(pa.BufferReader(predictions), NEVER_ANSWERED, default=[]), pa.string())
-    table = table.filter(pc.invert(pc.is_in(table["intent"], never)))
     columns = table.sort_by([("text", "ascending"), ("intent", "ascending")]).to_pydict()
     return Result(
         name=rev,

@@ -70,11 +70,13 @@ class UnixLines:
         return self._file.write(line[:-2] + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, encoding: str = "utf-8"
+) -> None:
     """Write `rows` under a header of `columns`, or of the first row's keys, whole or not at all."""
     if columns is None:
         columns = list(rows[0]) if rows else []
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
         writer = csv.DictWriter(UnixLines(file), columns)
         if columns:
             writer.writeheader()

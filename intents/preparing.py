@@ -202,13 +202,11 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
 
 def _drop_near_official(selection: _Selection, groups: list[int], threshold: float) -> list[int]:
     for official in ("test", "validation"):
-        splits = [example.split for example in selection.kept]
-        may_go = [position for position, split in enumerate(splits) if split not in ("test", official)]
-        sides = np.array([position for position, split in enumerate(splits) if split == official] + may_go, dtype=int)
-        known_n = np.arange(len(sides)) < len(sides) - len(may_go)
-        texts = [selection.kept[position].text for position in sides]
-        alike = sides[like_any(texts, np.array(groups, dtype=int)[sides], known_n, threshold)]
-        doomed = dict.fromkeys(alike.tolist(), f"near-duplicate of a {official} row")
+        splits = np.array([example.split for example in selection.kept])
+        positions = np.flatnonzero((splits != "test") | (official == "test"))  # validation rows never cost a test row
+        texts = [selection.kept[position].text for position in positions]
+        alike = like_any(texts, np.array(groups)[positions], splits[positions] == official, threshold)
+        doomed = dict.fromkeys(positions[alike].tolist(), f"near-duplicate of a {official} row")
         selection.reject(doomed)
         groups = [group for position, group in enumerate(groups) if position not in doomed]
     return groups

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from intents.bulk.places import FORMATS, format_of
 from intents.bulk.reading import Source, open_table
-from intents.files import UnixLines, write_text
+from intents.files import write_csv
 from intents.rows import RawRows
 
 MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"
@@ -95,11 +95,7 @@ def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[S
 
 def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:
     """Write `rows` as a CSV file, with the mark by which spreadsheets tell UTF-8."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(UnixLines(text), [field.name for field in fields(ReviewRow)])
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, "\ufeff" + text.getvalue())
+    write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(ReviewRow)], "utf-8-sig")
 
 
 def read_review(path: Path) -> list[ReviewRow]:

@@ -111,17 +111,16 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
             _add_row(rows, number, ["" if p is None else cells[p] for p in positions], encoding, labelled)
             if labelled and path.suffix.lower() == ".csv":
                 several_lines += [(number, cell) for cell in cells if "\n" in cell]
-    intents, position = set(rows.intents), positions[1]
+    intents = set(rows.intents)
     for number, cell in several_lines:
-        num_rows = _num_rows_in(cell, len(rows.header), position, intents)
+        num_rows = _num_rows_in(cell, len(rows.header), rows.header.index(columns.intent), intents)
         if num_rows:
             rows.complain(number, _TORN.format(num_rows))
     return rows
 
 
-def _num_rows_in(cell: str, num_columns: int, position: int | None, intents: set[str]) -> int:
+def _num_rows_in(cell: str, num_columns: int, position: int, intents: set[str]) -> int:
     """Return how many lines of a CSV's cell look like whole rows, with one of the `intents` at `position`."""
-    assert position is not None  # labelled rows have an intent
     lines = (next(csv.reader([line]), []) for line in cell.splitlines()[:-1] if line.count(",") >= num_columns - 1)
     return sum(len(cells) == num_columns and cells[position].strip() in intents for cells in lines)
 

@@ -34,6 +34,18 @@ def read_fact(path: Path, name: str, default: Any = None) -> Any:
     return json.loads(metadata[name.encode()])
 
 
+def read_judged(source: Any, columns: Sequence[str]) -> pa.Table:
+    """Return `columns` of the predictions at `source`, a path or a buffer, of the rows whose intent can be an answer.
+
+    The others are out-of-scope texts that are only there for the thresholds: they count in no metric of answers.
+    """
+    import pyarrow.compute as pc
+
+    never = pa.array(read_fact(source, NEVER_ANSWERED, default=[]), pa.string())
+    table = pq.read_table(source, columns=list(columns))
+    return table.filter(pc.invert(pc.is_in(table["intent"], never)))
+
+
 def intents_of(path: Path) -> list[str]:
     """Return the intents' names that the table at `path` carries, in the order of their labels."""
     intents: list[str] = read_fact(path, "intents")

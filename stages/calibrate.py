@@ -29,7 +29,7 @@ CALIBRATION_DIR = Path("models/calibration")
 METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
-MOSTLY = 0.8
+MOSTLY = 0.8  # share of the commands obeyed from which on a strict threshold is no surprise to explain
 FEW = 50  # texts: with fewer the threshold is a guess (20, drawn again and again, let 1.5 % through in place of 0.5 %)
 Rate = Annotated[float, Field(gt=0, lt=1)]
 

@@ -10,6 +10,7 @@ metrics/plots/{confusion,per_intent,confidence,reliability_before,reliability_af
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,18 @@ class EvaluateParams(Params):
     seed: int = Field(ge=0)
 
 
-def untrained_intents() -> list[str]:
-    """Return the intents that no training row has."""
-    scope = load_params("prepare", OutOfScopeParams)
-    return [scope.out_of_scope_intent] if scope.out_of_scope_intent and scope.out_of_scope_use == "threshold" else []
-
-
 def answer_test_split() -> tuple[Answers, pa.Table]:
     """Return the classifier's answers to the test split, and the split's rows."""
     from intents.predicting import answer_split
 
+    scope = load_params("prepare", OutOfScopeParams)
+    untrained = [scope.out_of_scope_intent] if scope.out_of_scope_use == "threshold" else []
     intents = intents_of(TOKENIZED_PATH)
     rows = pq.read_table(PREPARED_PATH)
     texts, kinds = (rows.column(name).to_pylist() for name in ("text", "kind"))
     labels_n, logits_nc = answer_split(TRAINED_DIR, TOKENIZED_PATH)
     calibration = read_calibration(CALIBRATION_DIR, intents)
-    return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, untrained_intents()), rows
+    return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, [name for name in untrained if name]), rows
 
 
 def write_predictions(answers: Answers, rows: pa.Table) -> None:
@@ -103,22 +100,23 @@ def write_plots(answers: Answers, per_intent: Table, trust: dict[str, Table]) ->
         write_csv(PLOTS_DIR / f"{name}.csv", table)
 
 
-def ask_pairs(params: EvaluateParams) -> tuple[Table, dict[str, Any]]:
+def ask_pairs(
+    pairs: Sequence[behaviour.Pair] | None, never: Sequence[str], confidence_level: float
+) -> tuple[Table, dict[str, Any]]:
     """Return the classifier's answers to the behavioural pairs, and their headline; nothing where there are none."""
-    if params.behaviour_pairs == NO_PAIRS:
+    if pairs is None:
         return [], {}
-    pairs = behaviour.read_pairs(params.behaviour_pairs)
-    scorer = TorchScorer(TRAINED_DIR, calibration_dir=CALIBRATION_DIR)
-    never = [name for name in untrained_intents() if name != scorer.calibration.reject]
-    asked = behaviour.ask(scorer, pairs, never)
-    return asked, behaviour.headline(asked, len(pairs), params.confidence_level)
+    asked = behaviour.ask(TorchScorer(TRAINED_DIR, calibration_dir=CALIBRATION_DIR), pairs, never)
+    return asked, behaviour.headline(asked, len(pairs), confidence_level)
 
 
 def main() -> None:
     """Run the stage."""
     params = load_params("evaluate", EvaluateParams)
-    asked, asked_headline = ask_pairs(params)  # first: a mistake in the file shows before the long work
+    # First: a mistake in the file shows before the long work.
+    pairs = None if params.behaviour_pairs == NO_PAIRS else behaviour.read_pairs(params.behaviour_pairs)
     answers, rows = answer_test_split()
+    asked, asked_headline = ask_pairs(pairs, answers.never, params.confidence_level)
     sampling = (params.confidence_level, params.bootstrap_samples, params.seed)
     ladder = ladder_table(answers, pq.read_table(BASELINES_PATH).to_pydict(), *sampling)
     metrics = evaluating.headline(answers, *sampling)

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from intents.calibrations import ABSTAIN
 from intents.scoring import confusion_counts, share_interval
-from intents.tables import NEVER_ANSWERED, intents_of, read_fact
+from intents.tables import intents_of, read_judged
 
 _CLICKABLE_WORDS = range(3, 11)  # a text to click fits on a button and still says something
 _MOST_PER_GROUP = 4
@@ -36,7 +33,7 @@ class Matrix:
 def confusion_of(predictions_path: Path) -> Matrix:
     """Return the confusion matrix of the answers at `predictions_path`."""
     intents = intents_of(predictions_path)
-    table = _judged(predictions_path, ["intent", "predicted"])
+    table = read_judged(predictions_path, ["intent", "predicted"])
     names = table.column("predicted").to_pylist()
     answers = [*intents, *([ABSTAIN] if ABSTAIN in names and ABSTAIN not in intents else [])]
     labels = {answer: label for label, answer in enumerate(answers)}
@@ -49,13 +46,6 @@ def confusion_of(predictions_path: Path) -> Matrix:
     return Matrix(intents, answers, counts, right / len(true), (low, high), len(true))
 
 
-def _judged(predictions_path: Path, columns: list[str]) -> pa.Table:
-    """Return the rows that count: not the out-of-scope ones that are only there for the thresholds."""
-    never = pa.array(read_fact(predictions_path, NEVER_ANSWERED, default=[]), pa.string())
-    table = pq.read_table(predictions_path, columns=columns)
-    return table.filter(pc.invert(pc.is_in(table["intent"], never)))
-
-
 def examples_of(predictions_path: Path) -> dict[str, list[str]]:
     """Return groups of texts to click: clear ones, near misses of a command, doubtful ones and mistakes.
 
@@ -63,7 +53,7 @@ def examples_of(predictions_path: Path) -> dict[str, list[str]]:
     negation, a question about the state, another device) that sound most like the other intents. A group that would be
     empty is left out.
     """
-    rows = _judged(predictions_path, ["text", "intent", "kind", "predicted", "confidence"]).to_pylist()
+    rows = read_judged(predictions_path, ["text", "intent", "kind", "predicted", "confidence"]).to_pylist()
     rows = [row for row in rows if len(row["text"].split()) in _CLICKABLE_WORDS]
     right = [row for row in rows if row["intent"] == row["predicted"]]
     wrong = [row for row in rows if row["intent"] != row["predicted"]]
