@@ -8,7 +8,6 @@ Every row keeps its place and its columns, and gets an intent, a confidence and,
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -120,7 +119,7 @@ def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: 
                     finished.add(part, answered, made_from)
                 counts += answered
             except user_errors() as error:
-                if finished is None or isinstance(error, BrokenPipeError):
+                if finished is None:
                     raise
                 failures.append(f"  {part.name}: {error}")
     finally:
@@ -189,13 +188,13 @@ def _say(counts: Counts, before: Counts, seconds: float) -> None:
 
 
 def main() -> None:
-    """Run the command; a reader that stops early, such as head, ends it quietly."""
+    """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once, but cleaning up, as Ctrl-C does
     try:
         predict(parse_arguments())
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except user_errors() as error:
+    except (ValueError, OSError):
+        raise
+    except user_errors() as error:  # those of a library, which intents.cli does not know
         raise ValueError(str(error)) from None
 
 

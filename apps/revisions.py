@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -68,6 +68,17 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
             ) from None
 
 
+def remotes_of(repo: "Repo") -> dict[str, dict[str, Any]]:
+    """Return the remotes of `repo` and which is the default, as sections of a DVC config.
+
+    A revision's own config may be older than they are.
+    """
+    config = repo.config
+    return {"core": {name: config["core"][name] for name in ("remote",) if name in config["core"]}} | {
+        "remote": dict(config["remote"])
+    }
+
+
 class NoSuchOutputError(ValueError):
     """The revision has no such output, wherever one looks for it."""
 
@@ -95,8 +106,8 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
 
         try:
             with open_repository(root) as repo:
-                source = path_in_git(repo, path)
-            files = DVCFileSystem(str(root), rev=commit, subrepos=True)
+                source, remotes = path_in_git(repo, path), remotes_of(repo)
+            files = DVCFileSystem(str(root), rev=commit, subrepos=True, config=remotes)
             if not _was_made(files, source):
                 raise NoSuchOutputError(f"revision {rev!r} has no {path}")
             target.parent.mkdir(parents=True, exist_ok=True)

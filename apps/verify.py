@@ -12,12 +12,12 @@ not answer.
 
 import argparse
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.remotes import remote_problems
-from apps.revisions import resolve
+from apps.revisions import remotes_of, resolve
 from intents.cli import run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def verify(
     from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo, repo.switch(resolve(rev, root)) if rev is not None else nullcontext():
+        with Repo(str(root)) as repo, _switched(repo, rev, root) if rev is not None else nullcontext():
             problems = list(lock_problems(repo))
             if lock_only:
                 return problems
@@ -55,6 +55,16 @@ def verify(
                 raise ValueError("\n".join([*problems, str(error)])) from None
     except DvcException as error:
         raise ValueError(error) from None
+
+
+@contextmanager
+def _switched(repo: "Repo", rev: str, root: Path) -> Iterator[None]:
+    """While it lasts, `repo` is that of revision `rev`, with today's remotes."""
+    remotes = remotes_of(repo)
+    with repo.switch(resolve(rev, root)):
+        for section, settings in remotes.items():
+            repo.config[section].update(settings)
+        yield
 
 
 def lock_problems(repo: "Repo") -> Iterator[str]:

@@ -1,5 +1,7 @@
 """How every command of the project ends when its user made a mistake."""
 
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -7,13 +9,25 @@ from collections.abc import Callable
 def run(main: Callable[[], None]) -> None:
     """Call `main`; a mistake of the user, a full disk or Ctrl-C ends in one message and a non-zero exit code.
 
-    A bug (any other exception) keeps its traceback.
+    So does, without a message, a reader of standard output that stops early, such as head. A bug (any other exception)
+    keeps its traceback.
     """
     try:
         main()
+        sys.stdout.flush()
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+            raise SystemExit(141) from None  # what a shell reports of a command that SIGPIPE ended
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+
+
+def _reader_is_gone() -> bool:
+    """Say whether nobody reads standard output any more: a connection elsewhere breaks with the same error."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))

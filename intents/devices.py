@@ -13,7 +13,7 @@ from typing import Literal
 from filelock import BaseFileLock, FileLock, Timeout
 
 WhenBusy = Literal["wait", "share"]
-MACHINE = "machine"
+CPU = "the CPU"
 _POLL_S = 1.0
 
 
@@ -34,7 +34,7 @@ class Claim:
 
 
 def visible_devices() -> list[str]:
-    """Return the GPUs this process may use; ["machine"] if there is none.
+    """Return the GPUs this process may use; ["the CPU"] if there is none.
 
     They are those of CUDA_VISIBLE_DEVICES, or all. A number there stands for the GPU's UUID, so that jobs which name it
     and jobs which do not agree on who has it; where GPUs of different models stand in CUDA's own order, which is not
@@ -43,14 +43,14 @@ def visible_devices() -> list[str]:
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return list(_gpu_models()) or [MACHINE]
+        return list(_gpu_models()) or [CPU]
     names = [name.strip() for name in chosen.split(",")]
     if any(map(str.isdigit, names)):
         models = _gpu_models()
         if len(set(models.values())) == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
             uuids = dict(zip(map(str, range(len(models))), models, strict=True))
             names = [uuids.get(name, name) for name in names]
-    return [name for name in names if name not in ("", "-1")] or [MACHINE]
+    return [name for name in names if name not in ("", "-1")] or [CPU]
 
 
 def _gpu_models() -> dict[str, str]:
@@ -71,9 +71,12 @@ def with_models(devices: Sequence[str]) -> list[str]:
     """
     import torch
 
-    if torch.cuda.device_count() != len(devices):  # "machine", or a torch that cannot use the GPUs
+    models = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if list(devices) == [CPU]:
+        return models or [CPU]  # torch finds GPUs without nvidia-smi, which some containers lack
+    if len(models) != len(devices):  # a torch that cannot use them
         return list(devices)
-    return [f"{torch.cuda.get_device_name(index)} ({name})" for index, name in enumerate(devices)]
+    return [f"{model} ({name})" for model, name in zip(models, devices, strict=True)]
 
 
 def claim_devices(
@@ -93,7 +96,7 @@ def claim_devices(
     names = list(devices) if devices is not None else visible_devices()
     if "LOCAL_RANK" in os.environ:  # torchrun started this process, and has chosen for it
         return Claim(names)
-    wanted = 1 if num == "auto" or names == [MACHINE] else num
+    wanted = 1 if num == "auto" or names == [CPU] else num
     if wanted > len(names):
         raise ValueError(
             f"train.devices: {wanted} GPUs are more than are visible ({len(names)}: {', '.join(names)}); take at most"
@@ -110,7 +113,7 @@ def claim_devices(
         if when_busy == "wait":
             time.sleep(_POLL_S)
         claim = _try_claim(wanted, names, next(places) if when_busy == "share" else 1, lock_dir)
-    if names != [MACHINE]:
+    if names != [CPU]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim.devices)
     return claim
 

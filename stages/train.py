@@ -20,7 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from intents.allocation import keep_freed_memory
 from intents.cli import run
-from intents.devices import MACHINE, Claim, WhenBusy, claim_devices, with_models
+from intents.devices import Claim, WhenBusy, claim_devices, with_models
 from intents.files import atomic_path, write_csv, write_json
 from intents.launching import is_first, launch, num_launched, num_together, work
 from intents.params import Params, load_params, read_params
@@ -185,7 +185,7 @@ def _train(
     counts = trainee.num_parameters
     first = is_first()
     if first:
-        devices = "the CPU" if claim.devices == [MACHINE] else ", ".join(with_models(claim.devices))
+        devices = ", ".join(with_models(claim.devices))
         print(f"trainable parameters: {counts['trainable']:,} of {counts['all']:,}, on {devices}")
 
     name = os.environ.get("DVC_EXP_NAME")

@@ -37,6 +37,7 @@ SPOKEN = [
     ("run the wipers please", 2),
     ("wipers on now", 2),
 ]
+TITLE, EXAMPLE, COLUMN = "What is <said>?", "it's dark & I'm <cold>", {"text_column": "said"}
 CODE = Path(__file__).parents[1]
 LIMITS = Limits(characters=100, upload_bytes=1 << 20, rows=20, concurrency=1, queue=100)
 
@@ -129,6 +130,7 @@ def make_repository(root: Path) -> None:
     ):
         git(root, "config", name, value)
     (root / ".gitignore").write_text("/.cache/\n/models/onnx/\n")
+    (root / "params.yaml").write_text(json.dumps({"card": {"title": TITLE, "example": EXAMPLE}, "prepare": COLUMN}))
     make_classifier(classifier, INTENTS)
     sixty = Calibration(1.0, dict.fromkeys(INTENTS, 0.6), "no_intent", ("no_intent",))
     write_exported(classifier, root / "models/onnx", sixty)

@@ -21,6 +21,7 @@ from apps.demo.catalogue import Catalogue
 from apps.demo.rendering import render
 from tests.demo_fixtures import (
     CODE,
+    EXAMPLE,
     INTENTS,
     LIMITS,
     SPOKEN,
@@ -126,8 +127,12 @@ def test_answers_fifty_clients_at_once(server: str) -> None:
 def test_the_documented_calls_work_as_written(server: str) -> None:
     curl, python = (
         unescape(block)
-        for block in re.findall(r"<pre>(.*?)</pre>", render("rest", url=server, limits=LIMITS), re.DOTALL)
+        for block in re.findall(
+            r"<pre>(.*?)</pre>", render("rest", url=server, limits=LIMITS, example=EXAMPLE), re.DOTALL
+        )
     )
+    sent = subprocess.run(["bash", "-c", curl.replace("curl", "printf '%s\\n'", 1)], capture_output=True, text=True)
+    assert json.loads(sent.stdout.splitlines()[-1])["text"] == EXAMPLE
     shell = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
     assert json.loads(shell.stdout)["intent"] in INTENTS
     script = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser_fixtures import Page, needs_browser
-from tests.demo_fixtures import INTENTS, serving
+from tests.demo_fixtures import COLUMN, EXAMPLE, INTENTS, TITLE, serving
 
 HOSTILE = "open my window <script>window.hit=1</script>"
 pytest_plugins = ["tests.browser_fixtures", "tests.demo_fixtures"]
@@ -30,7 +30,7 @@ def page(browser: webdriver.Chrome, server: str) -> Page:
 def test_typing_shows_the_intent_every_bar_the_action_and_the_latency(page: Page) -> None:
     page.ask("open my window")
     card = page.wait("#answers .card.act", "driver_window_down")
-    assert "The car acts" in card.text and "needs 50 %" in card.text and " ms" in card.text
+    assert "It acts" in card.text and "needs 50 %" in card.text and " ms" in card.text
     assert "Not calibrated: plain softmax" in card.text
     bars = card.find_elements(By.CSS_SELECTOR, ".line")
     assert {bar.get_attribute("data-intent") for bar in bars} == set(INTENTS)
@@ -38,10 +38,17 @@ def test_typing_shows_the_intent_every_bar_the_action_and_the_latency(page: Page
     assert widths[0] > 10 * widths[1]
 
 
+def test_the_page_speaks_of_the_data_that_it_is_set_for(page: Page) -> None:
+    assert page.browser.title == page.wait(".masthead h1").text == TITLE
+    assert page.wait("#text input, #text textarea").get_attribute("placeholder") == EXAMPLE
+    page.open_tab("A whole file")
+    assert page.wait("#column input, #column textarea").get_attribute("value") == COLUMN["text_column"]
+
+
 def test_clicking_an_example_asks_it(page: Page) -> None:
     example = page.wait(".examples button", "the window is open")
     example.click()
-    assert "The car does nothing" in page.wait("#answers .card.leave", "no_intent").text
+    assert "It does nothing" in page.wait("#answers .card.leave", "no_intent").text
     box = page.wait("#text input, #text textarea")
     assert box.get_attribute("value") == "the window is open"
 
@@ -54,7 +61,7 @@ def test_two_classifiers_answer_side_by_side_and_one_asks_again(page: Page) -> N
     assert "The two classifiers disagree" in page.wait("#answers").text
     page.choose("second", "careful")
     card = page.wait('#answers .card.ask[data-classifier="careful"]')
-    assert "The car asks again" in card.text and "only" in card.text and "99.99 %" in card.text
+    assert "It asks again" in card.text and "only" in card.text and "99.99 %" in card.text
 
 
 def test_an_onnx_variant_answers_beside_the_checkpoint(page: Page) -> None:
@@ -90,7 +97,7 @@ def test_the_matrix_is_that_of_the_chosen_classifier(page: Page) -> None:
 
 def test_a_file_comes_back_with_answers(page: Page, downloads: Path, tmp_path: Path) -> None:
     source = tmp_path / "said.csv"
-    source.write_text(f'id,text\n7,open my window\n8,\n9,"{HOSTILE}"\n', encoding="utf-8")
+    source.write_text(f'id,said\n7,open my window\n8,\n9,"{HOSTILE}"\n', encoding="utf-8")
     page.open_tab("A whole file")
     page.browser.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(source))
     page.wait("#upload", "said")
@@ -100,7 +107,7 @@ def test_a_file_comes_back_with_answers(page: Page, downloads: Path, tmp_path: P
     target = downloads / "said-answered.csv"
     WebDriverWait(page.browser, 30).until(lambda _: target.exists())
     rows = target.read_text(encoding="utf-8").splitlines()
-    assert rows[0] == "id,text,intent,confidence,action,reason"
+    assert rows[0] == "id,said,intent,confidence,action,reason"
     assert rows[1].startswith("7,open my window,driver_window_down,0.9") and rows[1].endswith(",act,")
     assert rows[2].startswith("8,,,,,there is no text")
     assert page.browser.execute_script("return window.hit === undefined")

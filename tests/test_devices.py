@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from intents.devices import MACHINE, claim_devices, visible_devices, with_models
+from intents.devices import CPU, claim_devices, visible_devices, with_models
 
 _JOB = """
 import os, sys
@@ -103,7 +103,7 @@ def test_more_gpus_than_there_are_is_an_error_that_says_what_to_do(tmp_path: Pat
 
 
 def test_processes_on_the_cpu_have_the_machine_together(start_job: StartJob) -> None:
-    assert _line(start_job("wait", num="4", CUDA_VISIBLE_DEVICES="")) == f"has {MACHINE}"
+    assert _line(start_job("wait", num="4", CUDA_VISIBLE_DEVICES="")) == f"has {CPU}"
     assert _line(start_job("wait", num="2", CUDA_VISIBLE_DEVICES="")).startswith("waiting")
 
 
@@ -123,12 +123,12 @@ def test_jobs_that_share_spread_over_the_gpus(start_job: StartJob) -> None:
 
 def test_a_machine_without_a_gpu_is_one_device_that_jobs_wait_for_or_share(start_job: StartJob) -> None:
     first = start_job("wait", CUDA_VISIBLE_DEVICES="")
-    assert _line(first) == f"has {MACHINE}"
-    assert _line(start_job("share", CUDA_VISIBLE_DEVICES="")) == f"has {MACHINE}"
+    assert _line(first) == f"has {CPU}"
+    assert _line(start_job("share", CUDA_VISIBLE_DEVICES="")) == f"has {CPU}"
     waiting = start_job("wait", CUDA_VISIBLE_DEVICES="")
     assert _line(waiting).startswith("waiting")
     _go_on(first)
-    assert _line(waiting) == f"has {MACHINE}"
+    assert _line(waiting) == f"has {CPU}"
 
 
 def test_gpus_hidden_by_the_user_are_not_taken(start_job: StartJob) -> None:
@@ -149,7 +149,7 @@ def test_gpus_are_found_by_asking_the_driver(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_devices() == ["GPU-1111", "GPU-2222"]
     tool.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
-    assert visible_devices() == [MACHINE]
+    assert visible_devices() == [CPU]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_gpus_are_found_by_asking_the_driver(tmp_path: Path, monkeypatch: pytest
         ("X1 X1", "", "1", ["GPU-1"]),
         ("X1 X1", "", "GPU-1,0", ["GPU-1", "GPU-0"]),
         ("X1 X1", "", "7", ["7"]),
-        ("X1 X1", "", "", [MACHINE]),
-        ("X1 X1", "", "-1", [MACHINE]),
+        ("X1 X1", "", "", [CPU]),
+        ("X1 X1", "", "-1", [CPU]),
         ("X1 Y2", "", "1", ["1"]),  # which of them CUDA counts first is CUDA's affair
         ("X1 Y2", "PCI_BUS_ID", "1", ["GPU-1"]),
     ],
@@ -176,9 +176,9 @@ def test_a_gpu_has_one_name_however_it_was_chosen(tmp_path, monkeypatch, models,
 
 
 def test_devices_are_shown_with_the_models_of_gpus():
-    devices = [f"GPU-{index}" for index in range(torch.cuda.device_count())] or [MACHINE]
+    devices = [f"GPU-{index}" for index in range(torch.cuda.device_count())] or [CPU]
     shown = with_models(devices)
     if torch.cuda.is_available():
         assert shown[0] == f"{torch.cuda.get_device_name(0)} (GPU-0)"
     else:
-        assert shown == [MACHINE]
+        assert shown == [CPU]

@@ -245,8 +245,8 @@ def test_a_closed_stream_is_named(classifier, tmp_path, monkeypatch, stream, arg
 def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path):  # noqa: F811
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(5000)])
     line = f"{sys.executable} -m apps.predict {source} - --model {classifier} --output-format jsonl | head -n 1"
-    done = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, check=True)
-    assert done.stdout.count(b"\n") == 1
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=REPOSITORY, capture_output=True)
+    assert (done.returncode, done.stdout.count(b"\n")) == (141, 1)  # as a shell reports of any such command
     assert b"rror" not in done.stderr
 
 

@@ -1,5 +1,6 @@
 """Outputs of other revisions, where there are none."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from apps.experiments import finished_experiments
 from apps.revisions import fetch_output, resolve
+from apps.verify import verify
 
 
 @pytest.mark.filterwarnings("default")
@@ -37,18 +39,41 @@ def test_an_output_that_is_in_no_cache_names_the_remedy(tmp_path):
         fetch_output("HEAD", "models/onnx", tmp_path / "clone")
 
 
-@pytest.mark.filterwarnings("default")
-def test_what_another_command_has_fetched_meanwhile_stays(tmp_path, monkeypatch):
-    """It may be read already."""
-    from dvc.api import DVCFileSystem
-
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/weights").write_text("w")
-    for command in ("git init -q .", "dvc init -q", "dvc add -q model", "git add .", "git commit -qm model"):
+def run_all(folder, *commands):
+    for command in commands:
         tool, *arguments = command.split()
         who = ("-c", "user.name=t", "-c", "user.email=t@example.org") if tool == "git" else ()
         program = [sys.executable, "-m", "dvc"] if tool == "dvc" else [tool]
-        subprocess.run([*program, *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run([*program, *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def with_model(tmp_path):
+    """Return a repository with the output `model` in its cache; it has no remote."""
+    folder = tmp_path / "repository"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/weights").write_text("w")
+    run_all(folder, "git init -q .", "dvc init -q", "dvc add -q model", "git add .", "git commit -qm model")
+    return folder
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_revision_from_before_there_was_a_remote_is_fetched_and_verified_by_todays(with_model, tmp_path):
+    run_all(with_model, "git tag before", f"dvc remote add -q -d store {tmp_path / 'store'}", "dvc push -q")
+    shutil.rmtree(with_model / ".dvc/cache")
+    assert (fetch_output("before", "model", with_model) / "weights").read_text() == "w"
+    for remote in (None, "store"):
+        assert verify("before", remote, root=with_model) == []
+    shutil.rmtree(tmp_path / "store")
+    (problem,) = verify("before", root=with_model)
+    assert problem.startswith("model: the remote lacks 1 of its 1 object(s)")
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_another_command_has_fetched_meanwhile_stays(with_model, monkeypatch):
+    """It may be read already."""
+    from dvc.api import DVCFileSystem
+
     get = DVCFileSystem.get
 
     def get_slowly(self, source, copy, **options):
@@ -58,6 +83,6 @@ def test_what_another_command_has_fetched_meanwhile_stays(tmp_path, monkeypatch)
         (target / "weights").write_text("w, read by the other")
 
     monkeypatch.setattr(DVCFileSystem, "get", get_slowly)
-    target = fetch_output("HEAD", "model", tmp_path)
+    target = fetch_output("HEAD", "model", with_model)
     assert (target / "weights").read_text() == "w, read by the other"
     assert [path.name for path in target.parent.iterdir()] == ["model"]

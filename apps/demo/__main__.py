@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intents.cli import run
+from intents.params import PARAMS_PATH, read_params
 
 if TYPE_CHECKING:
     from apps.demo.page import Desk
@@ -119,7 +120,17 @@ def _make_desk(options: argparse.Namespace) -> "Desk":
         concurrency=options.concurrency,
         queue=options.queue,
     )
-    return Desk(Catalogue(Path("."), options.keep, options.threads), limits, options.threshold)
+    return Desk(Catalogue(Path("."), options.keep, options.threads), limits, options.threshold, **_about_texts())
+
+
+def _about_texts() -> dict[str, str]:
+    """Return what params.yaml says about the texts; a copy of the classifier alone says nothing."""
+    if not PARAMS_PATH.exists():
+        return {"title": "Text classifier", "example": "a text to classify", "text_column": "text"}
+    params = read_params()
+    return {name: params["card"][name] for name in ("title", "example")} | {
+        "text_column": params["prepare"]["text_column"]
+    }
 
 
 def _listen(host: str, port: int) -> socket.socket:

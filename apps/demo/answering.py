@@ -1,4 +1,4 @@
-"""A classifier's answer as a person wants it: what the car would do with it, and why.
+"""A classifier's answer as a person wants it: what to do with it, and why.
 
 Shapes: n texts, c intents.
 """
@@ -44,7 +44,7 @@ def calibration_of(loaded: Loaded, default_threshold: float) -> Calibration:
 
 
 def action_of(likeliest: str, confidence: float, calibration: Calibration) -> Action:
-    """Return what the car would do."""
+    """Return what to do: act, ask again, or nothing."""
     if not is_sure([likeliest], [confidence], calibration)[0]:
         return "ask"
     return "act" if acts([likeliest], [confidence], calibration)[0] else "leave"

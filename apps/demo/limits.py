@@ -29,7 +29,7 @@ class Limits:
         if without_surrogates(text) != text:
             raise ValueError("the text is not valid Unicode; half of a surrogate pair stands alone")
         if not text.strip():
-            raise ValueError("there is no text to classify; type what a driver might say")
+            raise ValueError("there is no text to classify; type one")
         return text.strip()
 
 

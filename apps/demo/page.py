@@ -30,20 +30,23 @@ THEME = gr.themes.Default(
 SELECT_ON_FOCUS = """() => document.addEventListener("focusin",
     (event) => event.target.closest("#first, #second") && event.target.select && event.target.select())"""
 _NOBODY = ""
-_MASTHEAD = """<div class="masthead"><h1>What does the car understand?</h1>
-<p>Say something to the car and see the intent, how sure it is, and whether it would act or
-rather ask again.</p></div>"""
 # Events wait for one another only within a lane: a long file does not hold up those who type.
 _QUESTIONS: dict[str, Any] = {"concurrency_id": "questions", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where questions are asked: the classifiers, the limits, and the threshold of uncalibrated classifiers."""
+    """Where questions are asked: the classifiers, the limits, the threshold of uncalibrated classifiers.
+
+    And what the texts are: a title for the page, an example, and the column that usually holds them in a file.
+    """
 
     catalogue: Catalogue
     limits: Limits
     threshold: float
+    title: str
+    example: str
+    text_column: str
 
     def ask(self, text: str, name: str) -> answering.Answer:
         """Return the answer of the classifier called `name`; raises ValueError where there is none."""
@@ -103,8 +106,8 @@ class Desk:
 def build_page(desk: Desk, url: str) -> gr.Blocks:
     """Return the page; `url` is where it is served, for the examples of the REST call."""
     limits = desk.limits
-    with gr.Blocks(title="Driver intents", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.HTML(_MASTHEAD)
+    with gr.Blocks(title=desk.title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(render("masthead", title=desk.title))
         with gr.Row():
             first, second = _choosers(desk)
         with gr.Tab("Try it"):
@@ -114,7 +117,7 @@ def build_page(desk: Desk, url: str) -> gr.Blocks:
         with gr.Tab("How good is it?") as matrix_tab:
             matrices = gr.HTML()
         with gr.Tab("From a program"):
-            gr.HTML(render("rest", url=url, limits=limits))
+            gr.HTML(render("rest", url=url, limits=limits, example=desk.example))
         gr.on(
             [matrix_tab.select, first.change, second.change],
             desk.show_matrices,
@@ -157,8 +160,8 @@ def _choices(desk: Desk) -> tuple[Any, Any]:
 
 def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown) -> None:
     text = gr.Textbox(
-        label="What the driver says",
-        placeholder="could you let some air in on my side",
+        label="Text",
+        placeholder=desk.example,
         submit_btn="Ask",
         max_lines=1,
         autofocus=True,
@@ -192,7 +195,7 @@ def _batch_tab(desk: Desk, first: gr.Dropdown) -> None:
             height=190,
         )
         with gr.Column():
-            column = gr.Textbox("text", label="Column that holds the texts", max_length=200, elem_id="column")
+            column = gr.Textbox(desk.text_column, label="Column that holds the texts", max_length=200, elem_id="column")
             start = gr.Button("Answer all rows", variant="primary", elem_id="start")
     summary = gr.HTML(elem_id="summary")
     download = gr.DownloadButton("Download the answers", visible=False, elem_id="download")

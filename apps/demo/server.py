@@ -35,7 +35,7 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
     """
     limits = desk.limits
     server = FastAPI(
-        title="Driver intents",
+        title=desk.title,
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's documentation pages load scripts from a CDN
         redoc_url=None,
@@ -49,7 +49,7 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
 
     @server.post("/api/classify")
     async def classify(question: Question) -> dict[str, Any]:
-        """Return the intent of one text, the probabilities, and what the car would do."""
+        """Return the intent of one text, the probabilities, and what to do."""
         async with gate:
             answer = await run_in_threadpool(desk.ask, question.text, question.classifier)
         return asdict(answer)

@@ -1,0 +1,35 @@
+"""How commands end."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run_command(main, after=""):
+    """Run `main`, the source of an expression, as a command does, its output piped through `after`."""
+    code = f"from intents.cli import run\n\ndef main():\n    {main}\n\nrun(main)"
+    line = f'"$0" -c "$1" {after}'
+    return subprocess.run(["bash", "-o", "pipefail", "-c", line, sys.executable, code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "message"),
+    [
+        ("raise ValueError('no such setting')", 1, "error: no such setting\n"),
+        ("raise OSError(28, 'No space left on device', 'out.csv')", 1, "[Errno 28] No space left on device: 'out.csv'"),
+        ("raise BrokenPipeError(32, 'Broken pipe')", 1, "error: [Errno 32] Broken pipe\n"),  # of a connection elsewhere
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        ("raise TypeError('a bug')", 1, "Traceback"),
+    ],
+)
+def test_a_command_that_fails_says_why_and_returns_a_status(main, status, message):
+    done = run_command(main)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert message == "Traceback" or "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_early_ends_a_command_quietly():
+    done = run_command("[print(i) for i in range(10**6)]", "| head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
