@@ -54,7 +54,7 @@ def main() -> None:
     }
     write_json(METRICS_PATH, metrics)
     print(
-        f"tokenized {rows} texts, {truncated} of them cut at {params.max_length} tokens;"
+        f"tokenized {rows} texts, {truncated} of them cut at {params.max_length} tokens (tokenize.max_length);"
         f" {mistyped} are mistyped copies of training texts"
     )
 

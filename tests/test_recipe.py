@@ -67,7 +67,9 @@ def test_a_recipe_that_does_not_fit_params_is_refused(write_recipe, text, messag
 
 def test_an_unknown_recipe_is_named_with_those_there_are(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(ValueError, match="recipes has no recipe 'bert'; it has: bert-base-full, bert-large-qlora"):
+    with pytest.raises(
+        ValueError, match="recipes has no recipe 'bert'; it has: bert-base-full, bert-large-qlora, many-intents"
+    ):
         command("bert", [])
 
 

@@ -1,0 +1,74 @@
+"""What README says of the files, the commands, the settings and the results is so."""
+
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.evaluate import summary
+from tests.project_fixtures import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = README.partition("## What is where")[2].partition("## What reruns")[0]
+
+
+def metrics_of(name):
+    return json.loads((ROOT / f"metrics/{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", ["stages", "apps", "intents"])
+def test_the_tree_names_every_module(folder):
+    families = re.findall(r"(\w+_)\*\.py", TREE)
+    for path in (ROOT / folder).glob("*.py"):
+        if path.name != "__init__.py" and not path.name.startswith(tuple(families)):
+            assert re.search(rf"\b{path.name}\b", TREE), path
+
+
+def test_what_the_tree_names_exists():
+    known = {path.name for folder in ("stages", "apps", "intents") for path in (ROOT / folder).glob("*.py")}
+    assert set(re.findall(r"(?<![*\w])\w+\.py", TREE)) <= known
+    for name in re.findall(r"^(\S+)", TREE, re.MULTILINE):
+        assert name == "```" or (ROOT / name).exists(), name
+
+
+def test_commands_and_settings_that_it_names_exist():
+    modules = set(re.findall(r"-m ((?:apps|stages|benchmarks)[\w.]*)", README))
+    assert len(modules) > 5
+    assert [name for name in modules if not importlib.util.find_spec(name)] == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"(?:^|`)make ([a-z-]+)\b", README, re.MULTILINE)
+    assert len(targets) > 5
+    assert [name for name in targets if f"\n{name}:" not in makefile] == []
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    settings = re.findall(rf"\b({'|'.join(params)})\.([a-z_]+)\b(?!\()", README)
+    files = {"py", "md", "json", "html", "csv", "yaml", "parquet"}
+    unknown = {".".join(pair) for pair in settings if pair[1] not in params[pair[0]] and pair[1] not in files}
+    assert unknown == set()
+
+
+def test_the_output_that_it_shows_is_that_of_the_committed_metrics():
+    for line in summary(metrics_of("evaluate")["test"]).splitlines():
+        assert line in README
+    validation = metrics_of("train")["validation"]
+    (shown,) = re.findall(r"^  main .*$", README, re.MULTILINE)
+    assert [str(validation[name]) for name in ("accuracy", "log_loss")] == shown.split()[1:3]
+
+
+@pytest.mark.parametrize(
+    ("paths", "description"),
+    [
+        ("data/raw/driver_intents.csv", "{:,} driver utterances"),
+        ("data/heldout/*.csv", "{:,} more by other authors"),
+        ("data/behaviour/pairs.csv", "{:,} pairs of utterances"),
+    ],
+)
+def test_the_rows_that_it_counts_are_there(paths, description):
+    rows = 0
+    for path in Path(ROOT).glob(paths):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += sum(1 for _ in csv.DictReader(file))
+    assert description.format(rows) in README
