@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from intents.classifier import build_classifier, lowest_layers
+from intents.classifier import below_layers, build_classifier, lowest_layers
 from intents.files import sha256_of, write_json
 from intents.four_bit import linear_layers, require, round_encoder
 
@@ -62,7 +62,8 @@ def target_layers(model: PreTrainedModel, targets: str | Sequence[str], freeze: 
         raise ValueError(
             f"train.method: {model.base_model.config.model_type} encoders have no linear layers to adapt; use full"
         )
-    frozen = {module for layer in lowest_layers(model, freeze) for module in layer.modules()}
+    lowest = [] if freeze == "none" else [*below_layers(model), *lowest_layers(model, freeze)]
+    frozen = {module for layer in lowest for module in layer.modules()}
     layers = [layer for layer in every if model.get_submodule(layer) not in frozen]
     if not layers:
         raise ValueError(f"train.freeze={freeze} leaves no layer of the encoder to adapt; set a lower number")

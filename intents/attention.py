@@ -82,5 +82,15 @@ def trainable_attention(model: PreTrainedModel, precision: str) -> Iterator[None
             model.set_attn_implementation(usual)
 
 
+def plain_mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
+    """Return what is added to the scores, (b, 1, t, t), or None: the usual mask, but with the least number of bfloat16.
+
+    That of fp32 would become -inf, and all of a row -inf where a padded token sees nothing but padding (ModernBERT's
+    windows): its softmax is no number.
+    """
+    mask_b1tt: torch.Tensor | None = eager_mask(*arguments, **options)
+    return None if mask_b1tt is None else mask_b1tt.clamp(min=torch.finfo(torch.bfloat16).min)
+
+
 AttentionInterface.register(PLAIN, plain_attention)
-AttentionMaskInterface.register(PLAIN, eager_mask)
+AttentionMaskInterface.register(PLAIN, plain_mask)

@@ -100,7 +100,8 @@ class Progress(TrainerCallback):
         self._send(point)
 
     def _send(self, point: dict[str, float]) -> None:
-        values = {f"validation/{name}": value for name, value in point.items() if name != "step"}
+        of_training = {"train_loss": "train/loss", "epoch": "epoch"}
+        values = {of_training.get(name, f"validation/{name}"): value for name, value in point.items() if name != "step"}
         self._log(values, int(point["step"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

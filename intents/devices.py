@@ -72,10 +72,9 @@ def with_models(devices: Sequence[str]) -> list[str]:
     import torch
 
     models = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    if list(devices) == [CPU]:
-        return models or [CPU]  # torch finds GPUs without nvidia-smi, which some containers lack
-    if len(models) != len(devices):  # a torch that cannot use them
-        return list(devices)
+    # torch may find GPUs without nvidia-smi, which some containers lack, or be unable to use those that it names.
+    if list(devices) == [CPU] or len(models) != len(devices):
+        return models or [CPU]
     return [f"{model} ({name})" for model, name in zip(models, devices, strict=True)]
 
 

@@ -17,7 +17,9 @@ def require(package: str) -> Any:
     """
     try:
         return importlib.import_module(package)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is there, and lacks something itself
+            raise
         raise ValueError(
             f"train.method: lora and qlora need {package}, which is not installed: pip install -e '.[lora]'"
         ) from None

@@ -76,7 +76,8 @@ class ResumableTrainer(Trainer):
 
     def snapshot(self, own_states: Sequence[dict[str, torch.Tensor]]) -> Snapshot:
         """Return a copy of all that training has changed, with the `own_state` of every process."""
-        optimizer = self.optimizer.state_dict()
+        # Not that of bitsandbytes, which puts the tensors of a parameter one dictionary deeper; it loads either.
+        optimizer = torch.optim.Optimizer.state_dict(getattr(self.optimizer, "optimizer", self.optimizer))
         tensors: dict[str, torch.Tensor] = {f"model/{name}": value for name, value in trained_parameters(self.model)}
         tensors |= {f"average/{i}": value for i, value in enumerate(self.averaged.average)}
         tensors |= {f"best/{name}": value for name, value in self.best.weights.items()}

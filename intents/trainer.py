@@ -173,7 +173,8 @@ class IntentTrainer(ResumableTrainer):
         """Return batches of texts of similar length; of several processes, this one's shares of them."""
         train: Any = self.train_dataset
         settings, passes = self.settings, passes_per_epoch(len(train), self.settings)
-        pool = 1 if self.records else POOL
+        # Where texts share rows their lengths may differ. The same batches however many GPUs there are.
+        pool = 1 if can_record(self.model) else POOL
         sampler: Any = BucketBatchSampler(train.lengths, settings.batch_size, settings.seed, passes, pool)
         if self.settings.gradient_accumulation > 1:
             sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
@@ -204,11 +205,8 @@ class IntentTrainer(ResumableTrainer):
             self.optimizer = paged_adamw(groups) if paged else torch.optim.AdamW(groups, fused=True)
         return self.optimizer
 
-    def _loss(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
+    def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
         settings = self.settings
-        num_items = len(labels) if num_items_in_batch is None else num_items_in_batch
         loss_b = nn.functional.cross_entropy(
             outputs.logits.float(), labels, label_smoothing=settings.label_smoothing, reduction="none"
         )
@@ -221,7 +219,7 @@ class IntentTrainer(ResumableTrainer):
             summed = summed + settings.contrastive_weight * contrast * labels.ne(IGNORED).sum()
         if settings.adversarial_norm:
             summed = summed / 2  # of two passes, whose gradients add up
-        return summed / num_items
+        return summed / num_items_in_batch
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -275,7 +273,7 @@ class IntentTrainer(ResumableTrainer):
 
 
 def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=scratch_dir,
         num_train_epochs=settings.num_epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -298,3 +296,6 @@ def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir:
         ddp_find_unused_parameters=True,  # some encoders have such, and recomputing activations would switch it off
         ddp_broadcast_buffers=False,  # they never change, and may be as large as the embedding table
     )
+    # Several GPUs that a process may see are not to share its batches (nn.DataParallel): it trains on one.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

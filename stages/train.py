@@ -223,13 +223,13 @@ def _train(
     precision = resolve_precision(params.precision, trainee.model)
     metrics = {"passes_per_epoch": passes, **_metrics(result), **learnt, "parameters": counts, "precision": precision}
     if trainee.adapter is not None:  # what ships is the merged classifier
-        scores = score(model, train, validation, tokenizer.pad_token_id, params.precision)
+        scores = score(model, train, validation, tokenizer.pad_token_id, precision)
         metrics["validation"] = _headline(scores)
         metrics["merging"] = {"log_loss_change": round(scores["log_loss"] - result.best["log_loss"], 4)}
     with atomic_path(TRAINED_DIR, folder=True) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    write_csv(CURVES_PATH, [{name: f"{value:.6g}" for name, value in point.items()} for point in result.curves])
+    write_csv(CURVES_PATH, [{name: _shown(value) for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
     tracker.finish(metrics)
     for written in (earlier, checkpoints):  # the last thing that could be lost: DVC deletes what a failed stage wrote
@@ -240,6 +240,10 @@ def _train(
     print(
         f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
     )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)  # steps are whole
 
 
 def _announce(passes: int, min_steps: int) -> None:

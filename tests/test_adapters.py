@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from intents.adapters import load_adapted
+from intents.adapters import load_adapted, target_layers
+from intents.classifier import build_classifier
 from intents.four_bit import linear_layers
 from intents.methods import build_trainee, finish, prepare
 from intents.predicting import predict_logits
@@ -110,6 +111,22 @@ def test_an_unknown_target_is_named_with_those_there_are(build, families):
         match=r"train.lora_targets: this encoder has no linear layer 'quer'; it has: dense, key, query, value",
     ):
         prepare(build(), model_settings("lora", lora_targets=["quer"]), families["bert"])
+
+
+def test_a_package_that_is_there_and_lacks_something_says_what(monkeypatch, tmp_path, build, families):
+    (tmp_path / "peft.py").write_text("import no_such_module\n")
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        prepare(build(), model_settings("lora"), families["bert"])
+
+
+def test_what_widens_frozen_embeddings_gets_no_adapter(families):
+    model = build_classifier(families["electra"], INTENTS, "mean", 10.0)
+    projection = "encoder.embeddings_project"
+    assert projection in target_layers(model, "all", "none")
+    for frozen in ("embeddings", 1):
+        assert projection not in target_layers(model, "all", frozen)
 
 
 @pytest.mark.parametrize(("method", "package"), [("lora", "peft"), ("qlora", "bitsandbytes")])

@@ -69,6 +69,22 @@ def test_rotary_encoders_train_in_bf16_with_all_that_is_frozen_by_default(family
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("head", ["mean", "first"])
+def test_padding_that_sees_nothing_but_padding_is_a_number_in_bf16(tmp_path, head):
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = AutoConfig.for_model("modernbert", **sizes, intermediate_size=64, pad_token_id=0, local_attention=8)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, INTENTS, head, 10.0).eval()
+    ids = torch.zeros(2, 30, dtype=torch.long)
+    ids[0], ids[1, :3] = torch.arange(4, 34), torch.tensor([2, 9, 3])
+    expected = model(input_ids=ids[1:, :3], attention_mask=torch.ones(1, 3, dtype=torch.long)).logits
+    with trainable_attention(model, "bf16"), torch.autocast("cpu", torch.bfloat16):
+        found = model(input_ids=ids, attention_mask=(ids != 0).long()).logits
+        found.float().square().sum().backward()
+    torch.testing.assert_close(found[1:].float(), expected, atol=0.1, rtol=0.05)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_an_encoder_that_knows_but_its_own_attention_keeps_it(tmp_path):
     sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
     AutoModel.from_config(AutoConfig.for_model("fnet", **sizes, pad_token_id=0)).save_pretrained(tmp_path)

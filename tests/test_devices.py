@@ -181,4 +181,4 @@ def test_devices_are_shown_with_the_models_of_gpus():
     if torch.cuda.is_available():
         assert shown[0] == f"{torch.cuda.get_device_name(0)} (GPU-0)"
     else:
-        assert shown == [CPU]
+        assert shown == with_models(["GPU-1"]) == [CPU]  # nvidia-smi may name GPUs that torch cannot use

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from intents.checkpoints import Checkpoints
+from intents.four_bit import paged_adamw
 from intents.methods import build_trainee, finish
 from intents.trainer import IntentTrainer
 from intents.training import fine_tune
@@ -91,6 +92,16 @@ def test_a_resumed_training_ends_with_the_same_bytes_and_curves(
         assert train(method, checkpoints) == expected
         assert f"resuming at step {step} of {num_steps}\n" in capsys.readouterr().out
         checkpoints.release()
+
+
+def test_the_paged_optimizer_of_8_bits_resumes_as_well(train, tmp_path, crash_at, monkeypatch):
+    """That of qlora on a GPU; it steps on a CPU, too."""
+    monkeypatch.setattr("intents.trainer.torch.optim.AdamW", lambda groups, fused: paged_adamw(groups))
+    expected = train("full")
+    interrupt(train, "full", tmp_path, crash_at, 15)
+    checkpoints = Checkpoints(tmp_path, "key", EVERY_STEP_S)
+    assert any(tensor.dtype == torch.uint8 for tensor in checkpoints.latest().part("optimizer").values())
+    assert train("full", checkpoints) == expected
 
 
 def test_two_crashes_in_one_training_change_nothing(train, tmp_path, crash_at):
