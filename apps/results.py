@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from apps.revisions import open_repository, path_in_git, resolve
+from apps.revisions import open_repository, path_in_git, remotes_of, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
 from intents.tables import read_fact, read_judged
@@ -113,7 +113,7 @@ class ResultReader:
         if at_hand.is_file():
             return at_hand.read_bytes()
         try:
-            files = DVCFileSystem(str(self._root), rev=commit, subrepos=True)
+            files = DVCFileSystem(str(self._root), rev=commit, subrepos=True, config=remotes_of(self._repo))
             content: bytes = files.read_bytes(path if commit is None else path_in_git(self._repo, path))
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
             raise ValueError(

@@ -140,8 +140,10 @@ def _shares(asked: Table, aspect: str, confidence_level: float) -> dict[str, Any
 
 
 def headline(asked: Table, num_pairs: int, confidence_level: float) -> dict[str, Any]:
-    """Return the share of all pairs that passed, and how many could be asked; no share where none could."""
-    counts = {"behaviour_pairs": [{"asked": len(asked), "left_out": num_pairs - len(asked)}]}
+    """Return how many pairs could be asked and, where some could, the share that passed: of all, and of each aspect."""
+    aspects = {row["aspect"]: row["passed"] for row in aspect_table(asked, confidence_level)}
+    # A list, which `dvc exp show` leaves out: it would be a column per aspect.
+    counts = {"behaviour_pairs": [{"asked": len(asked), "left_out": num_pairs - len(asked), "passed": aspects}]}
     if not asked:
         return counts
     passed = sum(row["passed"] for row in asked)

@@ -1,7 +1,7 @@
 """What can be wrong with rows that are well formed each on its own: every check returns its problems as sentences."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -84,11 +84,16 @@ def carved_splits(examples: Sequence[Example], shares: dict[str, float]) -> list
 
 
 def check_enough(
-    examples: Sequence[Example], groups: Sequence[int], shares: dict[str, float], untrained: str | None
+    examples: Sequence[Example],
+    groups: Sequence[int],
+    shares: dict[str, float],
+    untrained: str | None,
+    intents: Collection[str],
 ) -> list[str]:
-    """Return a problem for each intent with too few examples for the splits, and where there are too few intents."""
+    """Return a problem for each of `intents` with too few examples for the splits, and where too few are trained."""
     splits = [*carved_splits(examples, shares), "train"]
-    found: dict[str, list[int]] = {example.intent: [] for example in examples}
+    present = {example.intent for example in examples}
+    found: dict[str, list[int]] = {intent: [] for intent in intents}
     for example, group in zip(examples, groups, strict=True):
         if not is_official(example):
             found[example.intent].append(group)
@@ -98,7 +103,8 @@ def check_enough(
         + (" raise prepare.near_duplicate_threshold," if len(its_groups) >= len(splits) else "")
         + " or list it in prepare.exclude_intents"
         for intent, its_groups in sorted(found.items())
-        if len(set(its_groups)) < len(splits) and not (intent == untrained and splits == ["train"])
+        if len(set(its_groups)) < len(splits)
+        and not (intent == untrained and intent in present and splits == ["train"])
     ]
     num_trained = len(found.keys() - {untrained})
     if num_trained < 2:

@@ -178,13 +178,29 @@ def _test(
 
 
 def _about_thresholds(groups: Sequence[Group]) -> list[str]:
-    """Return a note where results differ in what accuracy and macro-F1 do not look at."""
-    if not any(name.startswith("calibrate.") for group in groups for name in group.changes):
-        return []
-    return [
-        "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands_obeyed,"
-        " false_action_rate and coverage (dvc exp show)"
-    ]
+    """Return notes where results differ in what a metric does not look at, or in what it is taken over."""
+    notes = []
+    by_threshold = {group.name for group in groups if _answers_by_threshold(group.results[0])}
+    if any(name.startswith("calibrate.") for group in groups for name in group.changes) and not by_threshold:
+        notes.append(
+            "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands_obeyed,"
+            " false_action_rate and coverage (dvc exp show)"
+        )
+    if 0 < len(by_threshold) < len(groups):
+        notes.append(
+            f"the log-loss of {', '.join(sorted(by_threshold))} leaves out the out-of-scope rows"
+            " (prepare.out_of_scope_use: threshold), that of the others does not: do not compare them by it"
+        )
+    return notes
+
+
+def _answers_by_threshold(result: Result) -> bool:
+    """Return whether training saw none of the out-of-scope rows, which a threshold alone recognises."""
+    settings = result.settings
+    return (
+        settings.get("prepare.out_of_scope_intent") is not None
+        and settings.get("prepare.out_of_scope_use") == "threshold"
+    )
 
 
 def _score_intents(groups: list[Group]) -> list[IntentScores]:

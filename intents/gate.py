@@ -28,8 +28,8 @@ def compare(
     `agreement` compares the likeliest intents, `answer_agreement` what is answered, temperature and thresholds applied:
     a confidence that moves across its threshold changes what a car does, and no likeliest intent.
 
-    `found` are the same texts answered in different ways, such as one by one and in batches: an int8 product sets
-    its scale by all texts of its batch. The worst of them counts.
+    `found` are the same texts answered in different ways, such as one by one and in batches: some int8 products set
+    their scale by all texts of a batch. The worst of them counts.
     """
     likeliest = [logits_nc.argmax(1) for logits_nc in found]
     expected = _answers(expected_nc, intents, calibration)

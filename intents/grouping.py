@@ -83,7 +83,9 @@ def rows_differ(first: Result, second: Result) -> str:
 
 
 def _blame(first: Result, second: Result) -> str:
-    keys = [key for key in changes(first, second) if key.startswith(("prepare.", "data/"))]
+    # The reject intent decides whether rows of one that is not trained can be answered rightly, and so count.
+    reasons = ("prepare.", "data/", "calibrate.reject_intent")
+    keys = [key for key in changes(first, second) if key.startswith(reasons)]
     return f"; give both the same {', '.join(keys)}" if keys else "; give both the same data"
 
 

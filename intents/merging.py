@@ -107,24 +107,24 @@ def _plan_changed(
     _, asked = plan.changed.get(row.file, {}).get(row.row, (intent, row.corrected_intent))
     if asked != row.corrected_intent:
         return f"{row.file}, row {row.row} is corrected to {asked} above, and to {row.corrected_intent} here"
-    if intent == row.corrected_intent:
-        plan.num_done += 1
-    elif intent != row.intent:
+    if intent not in (row.intent, row.corrected_intent):
         return (
             f"{row.file}, row {row.row} was {row.intent} when it was reviewed and is {intent} now; run"
             " python -m apps.review anew"
         )
-    else:
-        repeats = [place for place in alike[normalise(text)] if by_place[place][1] == intent]
-        for file, number in repeats:
-            _, asked = plan.changed.get(file, {}).get(number, (intent, row.corrected_intent))
-            if asked != row.corrected_intent:
-                return (
-                    f"{row.file}, row {row.row} is corrected to {row.corrected_intent}, and the same text in {file},"
-                    f" row {number} to {asked}"
-                )
-        for file, number in repeats:
-            plan.changed.setdefault(file, {})[number] = (intent, row.corrected_intent)
+    # Where the row itself is corrected already, the same text elsewhere may not be.
+    repeats = [place for place in alike[normalise(text)] if by_place[place][1] == row.intent != row.corrected_intent]
+    if not repeats:
+        plan.num_done += 1
+    for file, number in repeats:
+        _, asked = plan.changed.get(file, {}).get(number, (row.intent, row.corrected_intent))
+        if asked != row.corrected_intent:
+            return (
+                f"{row.file}, row {row.row} is corrected to {row.corrected_intent}, and the same text in {file},"
+                f" row {number} to {asked}"
+            )
+    for file, number in repeats:
+        plan.changed.setdefault(file, {})[number] = (row.intent, row.corrected_intent)
     return ""
 
 

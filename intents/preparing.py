@@ -111,6 +111,7 @@ def prepare(
             f"prepare.unlabelled_source: every text in {unlabelled.path} is much like a labelled row; set it to"
             " data/none"
         )
+    known = {example.intent for example in selection.kept}  # near-duplicates of official rows may be all of an intent's
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         had_validation = any(example.split == "validation" for example in selection.kept)
@@ -120,11 +121,11 @@ def prepare(
                 "every official validation row is a near-duplicate of a test row: set"
                 " prepare.near_duplicates_of_official=keep, or name another file"
             )
-    raise_problems(check_enough(selection.kept, groups, shares, untrained))
+    raise_problems(check_enough(selection.kept, groups, shares, untrained, known))
     intents = sorted({example.intent for example in selection.kept})
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
-        assigned, groups = _hold_back(selection, assigned, groups, untrained)
+        assigned, groups = _hold_back(selection, assigned, groups, untrained, threshold)
     return Prepared(
         intents=intents,
         splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
@@ -241,13 +242,15 @@ def _assign(
 
 
 def _hold_back(
-    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], untrained: str
+    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], untrained: str, threshold: float
 ) -> tuple[list[str], list[int]]:
     """Move the training rows of `untrained` to validation; those alike to a row that stays in train are left out."""
-    of_train = [position for position, split in enumerate(assigned) if split == "train"]
-    moved = {position for position in of_train if selection.kept[position].intent == untrained}
-    trained = {groups[position] for position in of_train if position not in moved}
-    doomed = {position: "near-duplicate of a training row" for position in moved if groups[position] in trained}
+    of_train = np.array([position for position, split in enumerate(assigned) if split == "train"])
+    examples = [selection.kept[position] for position in of_train]
+    stays = np.array([example.intent != untrained for example in examples])
+    alike = like_any([example.text for example in examples], np.array(groups)[of_train], stays, threshold)
+    moved = set(of_train[~stays].tolist())
+    doomed = dict.fromkeys(of_train[alike].tolist(), "near-duplicate of a training row")
     kept = [position for position in range(len(assigned)) if position not in doomed]
     selection.reject(doomed)
     splits = ["validation" if position in moved else assigned[position] for position in kept]

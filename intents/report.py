@@ -33,6 +33,7 @@ def render_report(
     before, after = trust["before_after"]
     return environment.get_template("report.html.j2").render(
         headline=metrics["test"],
+        thresholds_count=answers.likeliest is answers,
         matrix=_matrix_rows(answers.intents, confusion_matrix(answers.likeliest)),
         answers=answers.likeliest.names,
         calibration=answers.calibration,

@@ -6,6 +6,7 @@ stage `card` puts both models together, as models/classifier.
     python -m stages.calibrate
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
 MOSTLY = 0.8  # share of the commands obeyed from which on a strict threshold is no surprise to explain
-FEW = 50  # texts: with fewer the threshold is a guess (20, drawn again and again, let 1.5 % through in place of 0.5 %)
+FEW = 50  # texts: with fewer the threshold is a guess (20, drawn again and again, let 2.1 % through in place of 1 %)
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -66,6 +67,23 @@ def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
     }
 
 
+def warnings_about(metrics: dict[str, Any], max_false_action_rate: float) -> Iterator[str]:
+    """Yield what a user should know of a threshold that rests on few texts; `metrics` are those of `describe`."""
+    num_harmless = metrics["budget"][0]["texts_that_ask_for_nothing"]
+    if 0 < num_harmless < FEW:
+        yield (
+            f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may"
+            f" be several times the limit of {max_false_action_rate:.4g}"
+        )
+    least = 1 / (num_harmless + 1)
+    if num_harmless and max_false_action_rate < least and metrics["validation"].get("commands_obeyed", 1) < MOSTLY:
+        yield (
+            f"{num_harmless} texts that ask for nothing show no rate below {least:.3g}, and the threshold is so strict"
+            " that few commands are obeyed: collect more such texts, or allow that rate"
+            f" (-S calibrate.max_false_action_rate={1.01 * least:.3g})"
+        )
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("calibrate", CalibrateParams)
@@ -80,18 +98,9 @@ def main() -> None:
     write_calibration(CALIBRATION_DIR, calibration)
     metrics = describe(answers, roles, limits)
     write_json(METRICS_PATH, metrics)
-    num_harmless = metrics["budget"][0]["texts_that_ask_for_nothing"]
-    if params.max_false_action_rate is not None and 0 < num_harmless < FEW:
-        print(
-            f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may"
-            f" be several times the limit of {params.max_false_action_rate:.4g}"
-        )
-        if metrics["validation"].get("commands_obeyed", 1) < MOSTLY:
-            print(
-                f"so few of them show no rate below {1 / (num_harmless + 1):.3g}, and the threshold is so strict that"
-                " few commands are obeyed: collect more such texts, or allow that rate"
-                f" (-S calibrate.max_false_action_rate={1.01 / (num_harmless + 1):.3g})"
-            )
+    if params.max_false_action_rate is not None:
+        for line in warnings_about(metrics, params.max_false_action_rate):
+            print(line)
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))
 

@@ -66,6 +66,8 @@ def facts(example: str) -> dict[str, Any]:
     config = json.loads((TRAINED_DIR / "config.json").read_text(encoding="utf-8"))
     intents = [config["id2label"][label] for label in sorted(config["id2label"], key=int)]
     all_params = read_params()
+    calibration = read_calibration(CALIBRATION_DIR, intents)
+    scope = all_params["prepare"]
     return {
         "intents": intents,
         "parameters": train["parameters"]["all"],
@@ -84,7 +86,10 @@ def facts(example: str) -> dict[str, Any]:
         "validation": train["validation"],
         "per_kind": _table("per_kind"),
         "per_intent": _table("per_intent"),
-        "calibration": read_calibration(CALIBRATION_DIR, intents),
+        "calibration": calibration,
+        # An intent that no training row has is answered by its threshold alone.
+        "thresholds_count": scope["out_of_scope_use"] == "threshold"
+        and scope["out_of_scope_intent"] == calibration.reject,
         "max_length": all_params["tokenize"]["max_length"],
         "checkpoint_sha256": sha256_of(TRAINED_DIR / "model.safetensors"),
         "best": train["best"],

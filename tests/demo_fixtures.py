@@ -37,6 +37,7 @@ SPOKEN = [
     ("run the wipers please", 2),
     ("wipers on now", 2),
 ]
+UNSURE = "open the window now"
 TITLE, EXAMPLE, COLUMN = "What is <said>?", "it's dark & I'm <cold>", {"text_column": "said"}
 CODE = Path(__file__).parents[1]
 LIMITS = Limits(characters=100, upload_bytes=1 << 20, rows=20, concurrency=1, queue=100)
@@ -82,15 +83,22 @@ def make_classifier(folder: Path, intents: Sequence[str]) -> None:
 
 
 def make_predictions(path: Path, num_right: int, **facts: object) -> None:
-    """Write answers to the SPOKEN texts of which the first `num_right` are right, the others no_intent."""
+    """Write answers to the SPOKEN texts of which the first `num_right` are right, the others no_intent.
+
+    UNSURE is not sure enough of the likeliest intent.
+    """
     true = [INTENTS[label] for _, label in SPOKEN]
+    predicted = [intent if i < num_right else "no_intent" for i, intent in enumerate(true)]
     count = len(SPOKEN)
     columns = {
         "row": pa.array(range(count), pa.int32()),
         "text": [text for text, _ in SPOKEN],
         "intent": true,
         "kind": [f"kind {i % 2}" if intent == "no_intent" else "plain" for i, intent in enumerate(true)],
-        "predicted": [intent if i < num_right else "no_intent" for i, intent in enumerate(true)],
+        "predicted": predicted,
+        "answer": [
+            "no_intent" if text == UNSURE else intent for (text, _), intent in zip(SPOKEN, predicted, strict=True)
+        ],
         "confidence": pa.array([0.9] * count, pa.float32()),
     }
     fields = [(name, column.type if isinstance(column, pa.Array) else pa.string()) for name, column in columns.items()]

@@ -166,6 +166,13 @@ def test_refuses_other_test_rows_and_says_which_setting_made_them():
         compare([BASE, other], 0.95, 500)
 
 
+def test_rows_that_count_by_the_reject_intent_alone_blame_it():
+    fewer = {name: getattr(BASE, name)[1:] for name in ("texts", "kinds", "labels_n", "predicted_n", "confidence_n")}
+    other = replace(BASE, name="other", settings=BASE.settings | {"calibrate.reject_intent": None}, **fewer)
+    auto = replace(BASE, settings=BASE.settings | {"calibrate.reject_intent": "auto"})
+    assert rows_differ(auto, other).endswith("; give both the same calibrate.reject_intent")
+
+
 def test_refuses_a_row_whose_true_intent_was_relabelled():
     labels = BASE.labels_n.copy()
     labels[3] = 1
@@ -210,6 +217,16 @@ def test_a_comparison_of_thresholds_says_that_they_do_not_count_here():
     (note,) = compare([BASE, stricter], 0.95, 2000).notes
     assert note.startswith("accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in")
     assert compare([BASE, BETTER], 0.95, 2000).notes == []
+
+
+def test_where_thresholds_alone_find_what_is_out_of_scope_they_count_and_log_loss_is_another():
+    scope = {"prepare.out_of_scope_intent": "none", "prepare.out_of_scope_use": "threshold"}
+    base, better = (replace(result, settings=result.settings | scope) for result in (BASE, BETTER))
+    stricter = replace(better, settings=better.settings | {"calibrate.max_false_action_rate": 0.1})
+    assert compare([base, stricter], 0.95, 2000).notes == []
+    both = replace(better, name="both", settings=better.settings | {"prepare.out_of_scope_use": "both"})
+    (note,) = compare([base, both], 0.95, 2000).notes
+    assert note.startswith("the log-loss of base leaves out the out-of-scope rows")
 
 
 def test_no_interval_leaves_what_a_metric_can_be():

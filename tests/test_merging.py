@@ -96,6 +96,19 @@ def test_a_correction_holds_for_all_rows_with_the_same_text_and_intent(write_csv
             merge([table], asked, new_intents=True)
 
 
+def test_a_correction_reaches_the_same_text_elsewhere_though_its_own_row_is_mended_already(write_csv):
+    paths = [
+        write_csv(name, ["text", "intent"], [["shut it", "open"], ["close it", "shut"]]) for name in ("a.csv", "b.csv")
+    ]
+    table, _ = tables = [read_rows(path, Columns()) for path in paths]
+    row = review_row(table, 2)
+    paths[0].write_text(paths[0].read_text().replace("open", "shut"))
+    tables = [read_rows(path, Columns()) for path in paths]
+    plan = merge(tables, [row, review_row(table, 3, "close it", "shut", "shut")])  # the second confirms a label
+    assert plan.changed == {paths[1].as_posix(): {2: ("open", "shut")}} and plan.num_done == 1
+    assert "open" not in paths[1].read_text()
+
+
 def test_an_unlabelled_text_must_stand_in_its_file_as_it_was_listed(tables):
     path, added = Path("train.csv"), unlabelled("Ã¶ffnen", "open")
     rows = [ReviewRow(tables[0].path.as_posix(), 3, "Ã¶ffnen", "", "open", "open", 0.5, "unlabelled", "")]

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.predict_fixtures import (
@@ -100,3 +101,39 @@ def test_ray_refuses_standard_input_which_its_workers_do_not_see(classifier):  #
         done.stderr
         == b"error: --engine ray cannot read standard input, which its workers do not see; save it as a file\n"
     )
+
+
+def test_what_the_workers_read_otherwise_fails_alone_with_a_reason(tmp_path, monkeypatch):
+    """A worker without the mount, a part that grew, one that changed: no other part is lost."""
+    ray = pytest.importorskip("ray")
+    from intents.bulk import ray_engine
+    from intents.bulk.reading import Source, open_table
+
+    names = ("away", "grown", "changed", "last")
+    sources = [
+        Source(str(write_jsonl(tmp_path / f"{name}.jsonl", [{"text": name}])), "jsonl", "text", "utf-8")
+        for name in names
+    ]
+
+    def windows_of(source):
+        with open_table(source) as table:
+            yield from table.windows
+
+    def digest_of(source):
+        return ray_engine._digest_of(next(windows_of(source)))
+
+    scores = np.array([0.25, 0.75], dtype=np.float32)
+    streamed = [(1, 0, digest_of(sources[1]), scores), (1, 1, "more", scores), (2, 0, "other texts", scores)]
+    streamed += [(3, 0, digest_of(sources[3]), scores)]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_engine, "_stream", lambda *_: iter(streamed))
+    score = ray_engine.ray_engine(sources, tmp_path, 2, "fp32", 1)
+    for name, source in zip(names, sources, strict=True):
+        if name in ("away", "changed"):
+            with pytest.raises(ValueError, match=f"the workers did not read the texts of .*{name}.jsonl"):
+                list(score(source, windows_of(source)))
+        else:
+            ((_, found),) = score(source, windows_of(source))
+            assert found.tolist() == [[0.25, 0.75]]
+    with pytest.raises(ValueError, match="the workers did not read"):  # nothing comes any more
+        list(score(sources[3], windows_of(sources[3])))

@@ -110,6 +110,30 @@ def test_an_out_of_scope_row_like_a_training_row_is_left_out_and_never_leaks():
     assert prepared.metrics["leaked_pairs"] == 0
 
 
+def test_of_out_of_scope_rows_that_a_chain_links_to_training_rows_only_those_alike_are_left_out():
+    names = ["train", "validation", "test"]
+    rows = [(*row, names[i % 3]) for i, row in enumerate(PLAIN)]
+    chain = ["open left window please", "open left windows please now", "open left windows please now thanks a lot"]
+    links = [(chain[0], "open", "train"), (chain[1], "oos", "train"), (chain[2], "oos", "train")]
+    prepared = run(table([*rows, *links, (*OUT_OF_SCOPE[0], "validation")]),
+                   out_of_scope_intent="oos", train_on_out_of_scope=False, threshold=0.6)  # fmt: skip
+    assert [(text, reason) for *_, text, _, reason in prepared.rejected] == [
+        (chain[1], "near-duplicate of a training row")
+    ]
+    assert chain[2] in texts_of(prepared, "validation")
+    assert prepared.metrics["leaked_pairs"] == 0
+
+
+def test_an_intent_whose_rows_are_all_near_duplicates_of_official_ones_is_named():
+    rare = [("please open the old hatch", "rare"), ("please open the old hatches", "rare")]
+    official = table([("please open the old hatch now", "other")], "data/test.csv", "test")
+    with pytest.raises(ValueError, match="intent 'rare' has 0 example"):
+        run(table([*PLAIN, *rare]), official, threshold=0.6)
+    for use in (True, False):  # of an intent out of scope none would be left to choose thresholds by
+        with pytest.raises(ValueError, match="intent 'rare' has 0 example"):
+            run(table([*PLAIN, *rare]), official, threshold=0.6, out_of_scope_intent="rare", train_on_out_of_scope=use)
+
+
 def test_official_out_of_scope_rows_need_none_in_train():
     names = ["train", "validation", "test"]
     rows = [(*row, names[i % 3]) for i, row in enumerate(PLAIN)]

@@ -53,13 +53,15 @@ def examples_of(predictions_path: Path) -> dict[str, list[str]]:
     negation, a question about the state, another device) that sound most like the other intents. A group that would be
     empty is left out.
     """
-    rows = read_judged(predictions_path, ["text", "intent", "kind", "predicted", "confidence"]).to_pylist()
+    columns = ["text", "intent", "kind", "predicted", "answer", "confidence"]
+    rows = read_judged(predictions_path, columns).to_pylist()
     rows = [row for row in rows if len(row["text"].split()) in _CLICKABLE_WORDS]
     right = [row for row in rows if row["intent"] == row["predicted"]]
     wrong = [row for row in rows if row["intent"] != row["predicted"]]
     background = _background(rows)
-    commands = [row for row in right if row["intent"] != background]
-    others = [row for row in right if row["intent"] == background]
+    answered = [row for row in right if row["intent"] == row["answer"]]  # sure enough
+    commands = [row for row in answered if row["intent"] != background]
+    others = [row for row in answered if row["intent"] == background]
     likeness = _likeness_to(commands, others)
     clear = _best_per("intent", commands, _confidence)
     groups = {

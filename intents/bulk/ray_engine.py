@@ -6,6 +6,7 @@ process that started the run reads the tables as well, to write each row beside 
 does twice, a row is written once.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,10 +25,11 @@ from intents.bulk.scoring import load_scorer
 _BLOCK_BYTES = 1 << 10
 # A reading task next to a scoring actor; different needs also keep Ray Data from fusing the two.
 _READ_CPUS = 0.5
+_Answer = tuple[int, int, str, NDArray[np.float32]]  # part, window, digest of its texts, their probabilities
 
 
 class _WindowReader:
-    """Reads a source in a worker; a source that fails ends early here, and is reported by the process that writes."""
+    """Reads a source in a worker; one that fails ends early here: the process that writes misses its windows."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
@@ -39,7 +41,8 @@ class _WindowReader:
                     for number, window in enumerate(table.windows):
                         texts = np.empty(1, dtype=object)
                         texts[0] = window.good_texts
-                        yield {"part": np.array([index]), "window": np.array([number]), "texts": texts}
+                        place = {"part": np.array([index]), "window": np.array([number])}
+                        yield {**place, "digest": np.array([_digest_of(window)]), "texts": texts}
             except user_errors():
                 continue
 
@@ -54,7 +57,12 @@ class _Scorer:
         scores = np.empty(len(batch["part"]), dtype=object)
         for index, texts in enumerate(batch["texts"]):
             scores[index] = self._scorer.probabilities(list(texts)).ravel().tolist()
-        return {"part": batch["part"], "window": batch["window"], "probabilities": scores}
+        return {**{name: batch[name] for name in ("part", "window", "digest")}, "probabilities": scores}
+
+
+def _digest_of(window: Window) -> str:
+    """Return a digest of the texts of `window`: a file may change between its two readings."""
+    return hashlib.sha256("\0".join(window.good_texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def ray_engine(sources: Sequence[Source], model_dir: Path, num_intents: int, variant: str, num_threads: int) -> Engine:
@@ -76,29 +84,31 @@ def ray_engine(sources: Sequence[Source], model_dir: Path, num_intents: int, var
         ray.init(log_to_driver=False, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
     answers = _stream(sources, model_dir, variant, num_threads)
     places = [source.place for source in sources]
-    held: list[tuple[int, int, NDArray[np.float32]]] = []
+    held: list[_Answer] = []
 
-    def take(part: int, number: int) -> NDArray[np.float32]:
-        while True:
-            found = held.pop() if held else next(answers)
-            if found[0] >= part:
-                break  # what is left of a source that failed here is passed over
-        if found[:2] != (part, number):
-            raise RuntimeError(f"expected window {number} of part {part}, Ray gave {found[:2]}")
-        return found[2].reshape(-1, num_intents)
+    def take(wanted: tuple[int, int, str]) -> NDArray[np.float32]:
+        found = held.pop() if held else next(answers, None)
+        while found and found[0] < wanted[0]:  # what is left of a source that failed here is passed over
+            found = next(answers, None)
+        if found and found[:3] == wanted:
+            return found[3].reshape(-1, num_intents)
+        if found:
+            held.append(found)
+        raise ValueError(
+            f"the workers did not read the texts of {places[wanted[0]]} that this process reads: do they see it under"
+            " this name, and may they read it? Or did it change meanwhile?"
+        )
 
     def score(source: Source, windows: Iterable[Window]) -> Iterator[tuple[Window, NDArray[np.float32]]]:
         part = places.index(source.place)
         for number, window in enumerate(windows):
-            yield window, take(part, number)
+            yield window, take((part, number, _digest_of(window)))
 
     return score
 
 
-def _stream(
-    sources: Sequence[Source], model_dir: Path, variant: str, num_threads: int
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """Yield (part, window, probabilities) in order, as Ray Data computes them."""
+def _stream(sources: Sequence[Source], model_dir: Path, variant: str, num_threads: int) -> Iterator[_Answer]:
+    """Yield the answers in order, as Ray Data computes them."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -119,4 +129,5 @@ def _stream(
         )
     )
     for row in dataset.iter_rows():
-        yield int(row["part"]), int(row["window"]), np.asarray(row["probabilities"], dtype=np.float32)
+        probabilities = np.asarray(row["probabilities"], dtype=np.float32)
+        yield int(row["part"]), int(row["window"]), str(row["digest"]), probabilities

@@ -3,7 +3,7 @@
 Shapes: n texts, b texts of a batch, t tokens, c intents.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from intents.deciding import softmax
 CPU_TOKENS = 512
 GPU_TOKENS = 65_536
 VARIANTS = ("int8", "fp32")
-Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 
 class Scorer(Protocol):
@@ -46,22 +45,6 @@ def budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[
         if end == len(order) or (end + 1 - start) * lengths[order[end]] > max_tokens:
             yield order[start:end]
             start = end
-
-
-def score_sorted(
-    ids: Sequence[Sequence[int]], forward: Forward, max_tokens: int, num_intents: int, pad_token_id: int
-) -> NDArray[np.float32]:
-    """Return the logits, (n, c), that `forward(input_ids_bt, attention_mask_bt)` gives to each text's token ids."""
-    logits_nc = np.empty((len(ids), num_intents), dtype=np.float32)
-    for indices in budget_batches([len(text) for text in ids], max_tokens):
-        shape = (len(indices), max(1, len(ids[indices[-1]])))
-        input_ids_bt = np.full(shape, pad_token_id, dtype=np.int64)
-        mask_bt = np.zeros(shape, dtype=np.int64)
-        for row, index in enumerate(indices):
-            input_ids_bt[row, : len(ids[index])] = ids[index]
-            mask_bt[row, : len(ids[index])] = 1
-        logits_nc[indices] = forward(input_ids_bt, mask_bt)
-    return logits_nc
 
 
 class TorchScorer:
@@ -93,13 +76,20 @@ class TorchScorer:
             return np.empty((0, len(self.intents)), dtype=np.float32)
         ids = self._tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
         max_tokens = CPU_TOKENS if self._device == "cpu" else GPU_TOKENS
-        pad_token_id = self._tokenizer.pad_token_id or 0
-        logits_nc = score_sorted(ids, self._forward, max_tokens, len(self.intents), pad_token_id)
+        logits_nc = np.empty((len(ids), len(self.intents)), dtype=np.float32)
+        for indices in budget_batches([len(text) for text in ids], max_tokens):
+            logits_nc[indices] = self._logits([ids[index] for index in indices])
         return softmax(logits_nc, self.calibration.temperature)
 
-    def _forward(self, input_ids_bt: NDArray[np.int64], mask_bt: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _logits(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the logits, (b, c), of texts as token ids."""
         import torch
 
+        input_ids_bt = np.full((len(ids), max(1, *map(len, ids))), self._tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask_bt = np.zeros_like(input_ids_bt)
+        for row, text in enumerate(ids):
+            input_ids_bt[row, : len(text)] = text
+            mask_bt[row, : len(text)] = 1
         with torch.inference_mode():
             inputs = {"input_ids": input_ids_bt, "attention_mask": mask_bt}
             tensors = {name: torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
