@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
@@ -20,15 +20,15 @@ from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
 from intents.vocabulary import only_used_rows
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingResult:
     """What happened: validation metrics after each epoch, the best of them, and speed."""
 
-    curves: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
-    examples_per_second: float = 0.0
-    useful_tokens_per_second: float = 0.0
-    padding_share: float = 0.0
+    curves: list[dict[str, float]]
+    best: dict[str, float]
+    examples_per_second: float
+    useful_tokens_per_second: float
+    padding_share: float
 
 
 def fine_tune(
@@ -51,7 +51,6 @@ def fine_tune(
         ValueError: training diverged before its first evaluation.
 
     """
-    result = TrainingResult()
     precision = resolve_precision(settings.precision, model)
     with tempfile.TemporaryDirectory() as scratch:
         # It moves the model to its device, by which the others choose what they do.
@@ -65,14 +64,16 @@ def fine_tune(
             _listed_parameters(model),
         ):
             _run(trainer, checkpoints, log, scratch)
-    result.curves, result.best = trainer.best.curves, trainer.best.metrics
     seconds, counted = trainer.training_seconds, trainer.collate
     counts = from_all([counted.examples, counted.useful_tokens, counted.padded_tokens])
     examples, useful_tokens, padded_tokens = (sum(column) for column in zip(*counts, strict=True))
-    result.examples_per_second = examples / seconds
-    result.useful_tokens_per_second = useful_tokens / seconds
-    result.padding_share = 1 - useful_tokens / padded_tokens
-    return result
+    return TrainingResult(
+        curves=trainer.best.curves,
+        best=trainer.best.metrics,
+        examples_per_second=examples / seconds,
+        useful_tokens_per_second=useful_tokens / seconds,
+        padding_share=1 - useful_tokens / padded_tokens,
+    )
 
 
 @contextmanager
