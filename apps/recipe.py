@@ -49,7 +49,12 @@ def _override(name: str, value: Any, present: Any) -> Iterator[str]:
         yield f"{name}={_literal(value)}"
         return
     known = present if isinstance(present, dict) else {}
+    missing = [str(key) for key in known if key not in value]
+    if missing:
+        raise ValueError(f"{name}: params.yaml has {', '.join(missing)} there, which -S cannot take away; name it, too")
     for key, entry in value.items():
+        if not re.fullmatch(r"[\w-]+", str(key)):
+            raise ValueError(f"{name}: -S cannot name {key!r}; set it in params.yaml")
         yield f"{'' if key in known else '+'}{name}.{key}={_literal(entry)}"
 
 

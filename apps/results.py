@@ -4,7 +4,6 @@ A result counts only if it is whole: dvc.lock, settings, metrics and predictions
 """
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,21 +14,13 @@ import yaml
 from apps.revisions import open_repository, path_in_git, remotes_of, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
+from intents.params import load_yaml
 from intents.tables import read_fact, read_judged
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions/test.parquet"
 METRICS = "metrics/evaluate.json"
 _COLUMNS = ["text", "intent", "kind", "predicted", "confidence"]
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads YAML as DVC does, where 3e-05 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 class ResultReader:
@@ -76,16 +67,25 @@ class ResultReader:
         return _to_result(rev, recorded, sources, _parse(metrics)["test"], predictions)
 
     def _check_sources(self, rev: str, commit: str | None, sources: dict[str, str]) -> None:
-        """Raise ValueError if code or raw data is not what the results were made of, as far as Git has it."""
+        """Raise ValueError if code or raw data is not what the results were made of, as far as Git or DVC has it."""
         for path, md5 in sources.items():
-            try:
-                content = self._read_tracked(rev, commit, path)
-            except (ValueError, IsADirectoryError):  # tracked by DVC, or outside the repository
-                continue
-            if _md5(content) != md5:
+            now = self._md5_of_source(rev, commit, path)
+            if now is not None and now != md5:
                 raise ValueError(
                     f"{rev}: {path} has changed since the results were made; `dvc repro` or `dvc exp run` first"
                 )
+
+    def _md5_of_source(self, rev: str, commit: str | None, path: str) -> str | None:
+        """Return the hash of a source at this revision; None where neither Git nor a .dvc file of its own has it."""
+        try:
+            return _md5(self._read_tracked(rev, commit, path))
+        except (ValueError, IsADirectoryError):  # tracked by DVC, or outside the repository
+            pass
+        try:
+            outs = _parse(self._read_tracked(rev, commit, f"{path}.dvc"))["outs"]
+        except ValueError:
+            return None
+        return str(outs[0]["md5"])
 
     def _read_tracked(self, rev: str, commit: str | None, path: str) -> bytes:
         try:
@@ -128,7 +128,7 @@ def _md5(content: bytes) -> str:
 
 
 def _parse(content: bytes) -> Any:
-    return yaml.load(content, _Loader)  # noqa: S506, it is a safe loader
+    return load_yaml(content.decode("utf-8"))
 
 
 def _sources(stages: dict[str, Any], outputs: dict[str, str]) -> dict[str, str]:

@@ -92,9 +92,11 @@ def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
     for dep in stage.deps:
         maker = made.get(dep.fs_path)
         if maker is None:
-            yield from _stale_file(dep)
+            # What lies in a folder that DVC tracks need not be there; where it is, it is compared.
+            if dep.exists or not any(dep.fs_path.startswith(f"{folder}/") for folder in made):
+                yield from _stale_file(dep)
         elif dep.hash_info != maker.hash_info:
-            yield f"the {dep} in dvc.lock that it read is not the one that stage {maker.stage.name} wrote"
+            yield f"the {dep} in dvc.lock that it read is not the one that {maker.stage.addressing} wrote"
 
 
 def _stale_outs(stage: "Stage") -> Iterator[str]:

@@ -75,6 +75,9 @@ def _keep_encoder(folder: Path) -> None:
 
 
 def _find(name: str, revision: str | None) -> Path:
+    if revision is not None and (name in _BUNDLED or Path(name).is_dir()):
+        what = "comes from a package" if name in _BUNDLED else "is a folder here, which is taken before a Hub id"
+        raise ValueError(f"encoder.revision: {name!r} {what} and has no commit, got {revision!r}; set it to null")
     if name in _BUNDLED:
         bundled = _BUNDLED[name]
         spec = importlib.util.find_spec(bundled["package"])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
     if path.exists() and path.is_dir() != folder:
         raise ValueError(f"{path} is a {'file; name a folder' if folder else 'folder; name a file'}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = beside(path)
     _remove(temporary)  # a killed run with the same process id, common in containers, leaves one
     try:
         yield temporary
@@ -35,6 +36,11 @@ def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def beside(path: Path) -> Path:
+    """Return the path beside `path` that this process alone writes to; in containers process ids are often the same."""
+    return path.with_name(f".{path.name}.{socket.gethostname()[:32]}.{os.getpid()}.part")
 
 
 def _remove(path: Path) -> None:

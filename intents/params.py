@@ -1,5 +1,6 @@
 """Reads one section of params.yaml into a checked, immutable model."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -50,10 +51,40 @@ def load_params(section: str, model: type[P], path: Path = PARAMS_PATH) -> P:
     return parse_section(section, model, read_params(path), path)
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML 1.2, not 1.1: in what DVC writes for -S, off, no and 12:30 are words, 3e-05 and 010 numbers."""
+
+    yaml_implicit_resolvers = {
+        sign: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("bool", "int", "float")]
+        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for kind, pattern, signs in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?\d+|0o[0-7]+|0x[\da-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), list(signs))
+
+
+def _whole_number(loader: Any, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0 if text.startswith(("0x", "0o")) else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def load_yaml(text: str) -> Any:
+    """Return the value that `text` holds; raises yaml.YAMLError where it is not YAML."""
+    return yaml.load(text, _Loader)  # noqa: S506, it is a safe loader
+
+
 def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     """Return the whole YAML mapping at `path`."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: run this from the root of the repository") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that no calendar has

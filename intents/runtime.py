@@ -160,7 +160,7 @@ class IntentClassifier:
 
 
 def _checked(texts: Iterable[str]) -> list[str]:
-    """Return the texts as a list, if each can be answered."""
+    """Return the texts without the blanks around them, as training saw them, if each can be answered."""
     if isinstance(texts, str):
         raise ValueError(f"texts must be a list of texts; for one text pass [{texts[:40]!r}]")
     texts = list(texts)
@@ -171,7 +171,7 @@ def _checked(texts: Iterable[str]) -> list[str]:
             raise ValueError(f"texts[{row}] is empty: leave it out, there is nothing to recognise")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"texts[{row}] holds half a character (a lone surrogate): decode it anew, got {text!r}")
-    return texts
+    return [text.strip() for text in texts]
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:

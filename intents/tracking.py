@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -66,6 +67,12 @@ class _Apart:
             self._lost = True
 
 
+def _unused(folder: Path) -> Path:
+    """Return `folder` or, where there is one, the first of folder-2, folder-3 ... that there is not."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(path for path in chain([folder], numbered) if not path.exists())
+
+
 class _TensorBoard(_Apart):
     service = "tensorboard"
 
@@ -77,7 +84,7 @@ class _TensorBoard(_Apart):
             raise ValueError(
                 "tracking.report_to: tensorboard is not installed: pip install -e '.[tensorboard]'"
             ) from None
-        self._dir = folder / "tensorboard" / (name or "workspace")
+        self._dir = _unused(folder / "tensorboard" / (name or "workspace"))
         with self._apart():
             self._writer = SummaryWriter(str(self._dir))
             self._writer.add_text("params", "\n".join(f"    {key}: {value}" for key, value in config.items()))

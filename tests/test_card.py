@@ -45,6 +45,7 @@ def facts(**changed):
         "per_kind": [{"kind": "typo", "accuracy": "0.5", "low": "0.1", "high": "0.9", "support": "4"}],
         "per_intent": [{"intent": "go", "precision": "0.7", "recall": "0.6", "f1": "0.65", "support": "5"}],
         "calibration": Calibration(1.0, {}, None),
+        "thresholds_count": False,
         "max_length": 64,
         "checkpoint_sha256": "c" * 64,
         "best": {"epoch": 8.0, "step": 576},
@@ -98,6 +99,7 @@ def test_page_says_how_many_unlabelled_texts_were_learnt_from():
 
 def test_thresholds_are_shown_where_there_is_a_calibration():
     page = render(calibration=Calibration(1.7, {"go": 0.6}, "stop", ("stop",)))
+    assert "judge the likeliest intent, thresholds (below) aside" in page
     assert "temperature 1.7" in page
     assert "| go | 0.6 |" in page and "becomes `stop`" in page
     assert "| acted on, of the texts that ask for nothing | 0.01 | 0.0 to 0.05 |" in page

@@ -178,6 +178,9 @@ def test_takes_no_file_of_the_machine_for_an_uploaded_one(server: str, tmp_path:
     ):
         refused = ask_page(server, function, data)
         assert not refused["success"] and refused["output"] == {"error": None}
+    upload["path"] = "https://example.org/said.csv"  # nor fetches one: the last test sees that nobody was asked
+    refused = ask_page(server, called["answer_upload"], [upload, "text", "workspace"])
+    assert not refused["success"]
     [path] = httpx.post(
         f"{server}/gradio_api/upload", files={"files": ("said.csv", secret.read_bytes())}, timeout=60
     ).json()

@@ -70,6 +70,7 @@ def test_columns_of_the_file_that_are_called_as_the_answers_are_stay_as_they_wer
         (b"text\nopen\x00my window\n", "not text in UTF-8"),
         (b"", "must name the columns"),
         (b"text\n", "no rows"),
+        (b"text," + b",".join(b"c%d" % i for i in range(2000)) + b"\nx\n", "2,001 columns, more than 200"),
         (b"utterance\nopen my window\n", "no column 'text'; it has: utterance"),
         (b"text\nopen, my, window\n", "line 2 has 3 cells"),
         (b"text\n" + b"hello\n" * 21, "more than 20 rows"),

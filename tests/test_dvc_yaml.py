@@ -66,6 +66,25 @@ def test_declared_params_are_the_keys_read(stage):
         assert set(model.model_fields) == set(params[section]), section
 
 
+@pytest.mark.parametrize("stage", DVC_YAML["stages"])
+def test_the_data_that_a_stage_names_is_declared(stage):
+    kinds = [DVC_YAML["stages"][stage].get(kind, []) for kind in ("deps", "outs", "metrics", "plots")]
+    listed = [entry if isinstance(entry, str) else next(iter(entry)) for kind in kinds for entry in kind]
+    constants = vars(importlib.import_module(f"stages.{stage}")).values()
+    named = {value.as_posix() for value in constants if isinstance(value, Path)} - {"data/none", "params.yaml"}
+    assert named
+    for path in named:
+        assert any(f"{entry}/".startswith(f"{path}/") or path.startswith(f"{entry}/") for entry in listed), path
+
+
+@pytest.mark.parametrize("stage", DVC_YAML["stages"])
+def test_the_files_that_settings_name_are_declared_by_the_stage_that_reads_them(stage):
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in params.get(stage, {}).items():
+        if isinstance(value, str) and (REPOSITORY / value).is_file():
+            assert f"${{{stage}.{name}}}" in DVC_YAML["stages"][stage]["deps"], name
+
+
 def test_no_stage_imports_another_stage_or_an_app():
     for stage in DVC_YAML["stages"]:
         others = {path for path in import_closure(f"stages.{stage}") if path.startswith(("stages/", "apps/"))}

@@ -210,6 +210,17 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path, copied):
         materialise_encoder(str(copied), None, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", [BUNDLED, "org/bert"])
+def test_a_revision_of_what_has_none_is_refused(tmp_path, monkeypatch, name):
+    """A folder would stand in for the commit of the Hub that the settings, and the model card, name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org/bert").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=f"encoder.revision: '{name}' .* has no commit, got '{REVISION}'; set it to null"
+    ):
+        materialise_encoder(name, REVISION, tmp_path / "out")
+
+
 @pytest.mark.parametrize("revision", [None, "main", "0123abc"])
 def test_a_hub_id_needs_a_whole_revision(tmp_path, revision):
     with pytest.raises(ValueError, match=rf"encoder.revision: 'org/bert' .*40 hexadecimal digits.*got {revision!r}"):

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path):
 
 def test_what_a_killed_run_left_behind_is_in_nobodys_way(tmp_path):
     path = tmp_path / "model"
-    leftover = tmp_path / f".model.{os.getpid()}.part"
+    leftover = tmp_path / f".model.{socket.gethostname()[:32]}.{os.getpid()}.part"
     leftover.mkdir()
     (leftover / "half").write_text("x")
     with atomic_path(path) as temporary:

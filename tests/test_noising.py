@@ -23,11 +23,22 @@ def edits(word, other):
 
 def test_every_word_has_one_slip_at_most_and_short_words_none():
     text = "please open my window a bit and drive on to the petrol station"
+    drawn = chance()
     for _ in range(50):
-        made = mistype(text, 1.0, chance()).split(" ")
+        made = mistype(text, 1.0, drawn).split(" ")
         assert len(made) == len(text.split(" "))
         for word, slipped in zip(text.split(" "), made, strict=True):
             assert edits(word, slipped) <= (len(word) >= 3)
+
+
+def test_slips_swap_leave_out_double_or_hit_the_key_beside():
+    word, drawn = "glass", chance()
+    made = {mistype(word, 1.0, drawn) for _ in range(500)}
+    swapped = {"lgass", "galss", "glsas", "glass"}
+    left_out = {"lass", "gass", "glss", "glas"}
+    doubled = {"gglass", "gllass", "glaass", "glasss"}
+    beside = {"flass", "hlass", "gkass", "glsss", "glaas", "glads"}  # the last letter stays, but for a swap
+    assert made == swapped | left_out | doubled | beside
 
 
 def test_the_share_of_words_with_a_slip_is_that_asked_for():

@@ -1,10 +1,11 @@
+import math
 from typing import Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
 from intents import cli
-from intents.params import Params, load_params
+from intents.params import Params, load_params, load_yaml
 
 
 class Settings(Params):
@@ -41,6 +42,21 @@ def test_settings_cannot_be_changed_after_loading(load):
 def test_reads_the_exponent_that_dvc_writes_as_a_number(load):
     # `dvc exp run -S some.rate=3e-5` writes 3e-05, a string in YAML 1.1.
     assert load(GOOD.replace("0.5", "3e-05")).rate == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("off", "off"), ("no", "no"), ("12:30", "12:30"), ("1_000", "1_000"), ("'0'", "0"), ("null", None), ("~", None)],
+)
+def test_reads_words_as_dvc_writes_them(load, written, value):
+    # It writes YAML 1.2, where they need no quotes; in 1.1 they are False, 750, 1000.
+    assert load(GOOD.replace("null", written)).name == value
+
+
+def test_reads_numbers_as_dvc_does():
+    found = load_yaml("[010, 0x1F, 0o17, -3, +4, 1e3, .5, 2., -.inf, true, False]")
+    assert found == [10, 31, 15, -3, 4, 1000.0, 0.5, 2.0, -math.inf, True, False]
+    assert [type(value) for value in found[:6]] == [int] * 5 + [float]
 
 
 def test_names_every_wrong_setting_once_with_value_and_valid_ones(load):

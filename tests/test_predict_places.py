@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from intents.bulk.answering import answer_table
+from intents.bulk.places import atomic_output
 from tests.predict_fixtures import (
     REPOSITORY,
     answer,
@@ -141,6 +142,33 @@ def test_a_damaged_part_is_named_and_leaves_the_others_alone(classifier, tmp_pat
     with pytest.raises(ValueError, match=rf"1 of 2 parts failed.*\n  b.csv.{suffix}: .*(is damaged|to its end): "):
         answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".predict", "a.jsonl"]
+
+
+def test_an_archive_with_a_password_is_named_and_leaves_the_others_alone(classifier, tmp_path):  # noqa: F811
+    write_jsonl(tmp_path / "in/good.jsonl", [{"text": "open the window"}])
+    with zipfile.ZipFile(tmp_path / "in/a.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "text\non\n")
+    content = bytearray((tmp_path / "in/a.csv.zip").read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # as if it were encrypted
+        content[content.index(signature) + flags] |= 1
+    (tmp_path / "in/a.csv.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"1 of 2 parts failed.*\n.*a.csv.zip cannot be unpacked: .*password"):
+        answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    assert len(read_jsonl(tmp_path / "out/good.jsonl")) == 1
+
+
+def test_two_machines_that_write_the_same_output_leave_it_whole(tmp_path, monkeypatch):
+    """In containers both may be process 1."""
+    target = tmp_path / "out.csv"
+    with atomic_output(str(target)) as first:
+        first.write(b"one, ")
+        monkeypatch.setattr("socket.gethostname", lambda: "another")
+        with atomic_output(str(target)) as second:
+            second.write(b"two")
+        assert target.read_bytes() == b"two"
+        first.write(b"and all of it")
+    assert target.read_bytes() == b"one, and all of it"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_an_archive_of_several_tables_is_refused(classifier, tmp_path):  # noqa: F811

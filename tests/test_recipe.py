@@ -101,6 +101,18 @@ def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
     assert params["tracking"]["report_to"] == "1e45"
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ("{}", "train.limits: params.yaml has a there, which -S cannot take away; name it, too"),
+        ("{a: 1, card arrival: 2}", "train.limits: -S cannot name 'card arrival'; set it in params.yaml"),
+    ],
+)
+def test_a_mapping_that_cannot_be_given_is_refused(write_recipe, limits, message):
+    with pytest.raises(ValueError, match=message):
+        overrides(write_recipe(f"train: {{limits: {limits}}}\n"), {"train": {"limits": {"a": 1}}})
+
+
 def test_a_mapping_is_given_entry_by_entry_and_backslashes_are_kept(write_recipe):
     params = {"train": {"limits": {"a": 1}, "folder": "", "flag": False}}
     path = write_recipe("train: {limits: {a: 2, Driver_Window: 0.001}, folder: 'C:\\data\\', flag: true}\n")

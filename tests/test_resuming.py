@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.optim import PagedAdamW8bit
 from safetensors.torch import save
 
 from intents.checkpoints import Checkpoints
-from intents.four_bit import paged_adamw
 from intents.methods import build_trainee, finish
 from intents.trainer import IntentTrainer
 from intents.training import fine_tune
@@ -94,9 +94,12 @@ def test_a_resumed_training_ends_with_the_same_bytes_and_curves(
         checkpoints.release()
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 def test_the_paged_optimizer_of_8_bits_resumes_as_well(train, tmp_path, crash_at, monkeypatch):
     """That of qlora on a GPU; it steps on a CPU, too."""
-    monkeypatch.setattr("intents.trainer.torch.optim.AdamW", lambda groups, fused: paged_adamw(groups))
+    monkeypatch.setattr(
+        "intents.trainer.torch.optim.AdamW", lambda groups, fused: PagedAdamW8bit(groups, min_8bit_size=64)
+    )
     expected = train("full")
     interrupt(train, "full", tmp_path, crash_at, 15)
     checkpoints = Checkpoints(tmp_path, "key", EVERY_STEP_S)

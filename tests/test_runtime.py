@@ -166,6 +166,21 @@ def test_a_disk_without_room_for_the_cached_graph_is_no_damage_and_keeps_no_part
     assert list(cache.iterdir()) == []
 
 
+def test_blanks_around_a_text_reach_no_tokenizer(folder):
+    classifier = IntentClassifier.load(folder)
+    seen = []
+    tokenizer = classifier._tokenizer
+
+    class Watched:
+        def encode(self, text):
+            seen.append(text)
+            return tokenizer.encode(text)
+
+    classifier._tokenizer = Watched()
+    classifier.logits([" word1 word2\n"])
+    assert seen == ["word1 word2"]
+
+
 def test_texts_may_come_one_by_one_and_a_batch_needs_one(folder):
     classifier = IntentClassifier.load(folder)
     texts = random_texts(3)

@@ -177,6 +177,10 @@ def test_tensorboard_files_hold_curves_results_and_params(tmp_path, capsys):
     (text,) = events.Tensors("params/text_summary")
     assert b"learning_rate" in text.tensor_proto.string_val[0]
     assert f"tensorboard --logdir {tmp_path / 'tensorboard'} shows this run" in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in (tmp_path / "tensorboard/my-experiment").iterdir()}
+    track("tensorboard", tmp_path)  # resumed, or run again
+    assert {path.name for path in (tmp_path / "tensorboard").iterdir()} == {"my-experiment", "my-experiment-2"}
+    assert {path: path.read_bytes() for path in (tmp_path / "tensorboard/my-experiment").iterdir()} == before
 
 
 def test_none_writes_nothing(tmp_path):

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from intents.classifier import load_classifier
+from intents.params import load_params
 from intents.tables import with_facts, write_table
 from intents.tokenizing import SCHEMA
 from stages import train
+from tests.conftest import REPOSITORY
 
 # The tracker and the devices belong to tests of their own; here the stage runs whole, in an empty folder.
 INTENTS = ["close", "open"]
@@ -30,6 +32,47 @@ def inputs(workspace, tiny_encoder):
 
 def metrics():
     return json.loads(Path("metrics/train.json").read_text())
+
+
+def test_a_checkpoint_is_of_these_settings_data_code_and_packages_alone(inputs, tmp_path, monkeypatch):
+    def folder(training="", **settings):
+        params = load_params("train", train.TrainParams)
+        found = train._checkpoints(params.model_copy(update=settings), 60, tmp_path / "checkpoints", training)
+        found.release()
+        return found.folder
+
+    code = Path(shutil.copytree(REPOSITORY / "intents", tmp_path / "intents"))
+    monkeypatch.setattr("intents.__file__", str(code / "__init__.py"))
+    expected = folder()
+    assert folder() == expected
+    found = {expected, folder("labelled rows alone"), folder(learning_rate=1e-4)}
+    files = [*Path("models/encoder").glob("*"), *Path("data/tokenized").glob("*.parquet"), code / "callbacks.py"]
+    for path in files:
+        before = path.read_bytes()
+        path.write_bytes(before + b" ")
+        found.add(folder())
+        path.write_bytes(before)
+    monkeypatch.setattr("intents.checkpoints.version", lambda package: "another")
+    found.add(folder())
+    assert len(found) == 3 + len(files) + 1 and folder() != expected
+
+
+def test_the_run_is_named_after_the_experiment(inputs, monkeypatch):
+    names = []
+
+    class Noticed(Exception):
+        pass
+
+    def start(report_to, project, name, config, folder):
+        names.append(name)
+        raise Noticed
+
+    monkeypatch.setattr(train, "start_tracker", start)
+    for name in ("many-intents", None):
+        monkeypatch.setenv("DVC_EXP_NAME", name) if name else monkeypatch.delenv("DVC_EXP_NAME")
+        with pytest.raises(Noticed):
+            train.main()
+    assert names == ["many-intents", None]
 
 
 def test_full_training_counts_all_parameters_and_merges_nothing(inputs):

@@ -75,6 +75,29 @@ def test_a_stage_that_read_something_else_than_was_written_is_named(shared):
     assert [problem.split(";")[0] for problem in problems] == readers
 
 
+def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
+    """As README says of one's own data: dvc add."""
+    (author.path / "my").mkdir()
+    (author.path / "data/raw/driver_intents.csv").rename(author.path / "my/rows.csv")
+    author.edit_params(prepare={"source": "my/rows.csv"})
+    author.dvc("add", "--quiet", "my/rows.csv")
+    author.dvc("repro", "--quiet", "prepare")
+    author.dvc("commit", "--quiet", "--force", "card")
+    assert verify(author, "--lock-only") == ["dvc.lock is current"]
+    source = author.path / "my/rows.csv"
+    source.write_text(source.read_text() + "open it a crack,no_intent\n")
+    author.dvc("add", "--quiet", "my/rows.csv")
+    (problem,) = verify(author, "--lock-only", fails=True)
+    assert problem.startswith(
+        "prepare: the my/rows.csv in dvc.lock that it read is not the one that my/rows.csv.dvc wrote"
+    )
+    (author.path / "my/rows.csv.dvc").unlink()
+    author.dvc("add", "--quiet", "my")
+    author.dvc("repro", "--quiet", "prepare")
+    source.unlink()
+    assert verify(author, "--lock-only") == ["dvc.lock is current"]  # it need not be pulled
+
+
 def test_each_output_that_the_remote_lacks_is_one_line(shared):
     clone, store = shared
     shutil.rmtree(store)

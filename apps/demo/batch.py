@@ -14,6 +14,7 @@ from intents.files import UnixLines
 
 _ROWS_AT_ONCE = 256
 _PREVIEW_ROWS = 8
+_MOST_COLUMNS = 200
 ADDED_COLUMNS = ["intent", "confidence", "action", "reason"]
 Row = dict[str, str]
 
@@ -81,6 +82,8 @@ def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
         header = next(reader, [])
         if not header or len(set(header)) < len(header):
             raise ValueError("the first row must name the columns, each of them once")
+        if len(header) > _MOST_COLUMNS:  # short rows are filled up
+            raise ValueError(f"the file has {len(header):,} columns, more than {_MOST_COLUMNS}; leave some out")
         rows: list[Row] = []
         for cells in reader:
             if len(rows) == most_rows:

@@ -40,6 +40,7 @@ class Catalogue:
         self._num_kept = num_kept
         self._loaded: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
         self._lock = threading.Lock()
+        self._fetching = threading.Lock()  # of its own: a slow remote keeps nobody from what is loaded
 
     def choices(self) -> list[tuple[str, str]]:
         """Return (label, name) of the classifiers to choose from, the workspace's first."""
@@ -56,8 +57,8 @@ class Catalogue:
 
         """
         _check_name(name)
-        with self._lock:  # many clients ask for a new classifier at once: it is fetched and loaded by one of them
-            folder = self._folder(name)
+        folder = self._folder(name)
+        with self._lock:  # many clients ask for a new classifier at once: it is loaded by one of them
             key = (name, _changed_at(folder))
             if key not in self._loaded:
                 self._loaded[key] = _open(name, folder, self._num_threads)
@@ -75,7 +76,7 @@ class Catalogue:
         """
         _check_name(name)
         if name not in _LABELS:
-            with self._lock:
+            with self._fetching:
                 return fetch_output(name, _PREDICTIONS, self._root)
         path = self._root / _PREDICTIONS
         if not path.is_file():
@@ -92,7 +93,8 @@ class Catalogue:
                     f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`"
                 )
             return folder
-        return fetch_output(name, _CLASSIFIER_DIR, self._root)
+        with self._fetching:
+            return fetch_output(name, _CLASSIFIER_DIR, self._root)
 
 
 def _check_name(name: str) -> None:

@@ -1,7 +1,9 @@
-"""ASGI middleware: bodies of bounded size, and headers that keep the page from asking anyone else for anything."""
+"""What keeps clients in bounds: bodies of bounded size, headers by which the page asks nobody else, no downloads."""
 
 from typing import Any
 
+import httpx
+from gradio import processing_utils
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +25,13 @@ _HEADERS = {
 
 class _TooLarge(Exception):
     pass
+
+
+def refuse_downloads() -> None:
+    """Keep gradio from fetching what a client names by a URL in place of an uploaded file."""
+    nobody = httpx.MockTransport(lambda request: httpx.Response(403))
+    processing_utils.async_transport = nobody
+    processing_utils.sync_client = httpx.Client(transport=nobody)
 
 
 class BodyLimit:

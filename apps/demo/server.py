@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, StrictStr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from apps.demo.guards import BodyLimit, SecurityHeaders
+from apps.demo.guards import BodyLimit, SecurityHeaders, refuse_downloads
 from apps.demo.limits import Busy, Gate
 from apps.demo.page import SELECT_ON_FOCUS, THEME, Desk, build_page
 from apps.demo.rendering import stylesheet
@@ -34,6 +34,7 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
     It answers only requests whose Host header is one of `hosts` ("*": any), whatever their port.
     """
     limits = desk.limits
+    refuse_downloads()
     server = FastAPI(
         title=desk.title,
         openapi_url="/api/openapi.json",

@@ -162,7 +162,8 @@ def _find_tables(
         raise ValueError(f"INPUT {input_place} is not a regular file; pipe it in, with - as INPUT")
     else:
         raise ValueError(f"INPUT {input_place} does not exist")
-    names = {part: part[len(base) :].lstrip("/") for part in sorted(found)}
+    # An object whose name ends in / stands for a folder.
+    names = {part: part[len(base) :].lstrip("/") for part in sorted(found) if not part.endswith("/")}
     shown = [part for part, name in names.items() if not _begins(name, ".")]
     tables = [part for part in shown if not _begins(names[part], "_") and (format_of(part) or input_format)]
     if not is_remote(input_place):  # a pipe would keep the others waiting; a link to nowhere is a part that fails

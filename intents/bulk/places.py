@@ -13,10 +13,14 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.utils import infer_compression
 
+from intents.files import beside
+
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 STANDARD = "-"
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 # Stores where an uploaded file appears whole or not at all; elsewhere it is uploaded beside its place and renamed.
+# What stores call an object's hash or time of change.
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "created")
 _ATOMIC_UPLOADS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"}
 
 
@@ -74,8 +78,7 @@ def fingerprint_of(place: str) -> str:
     """Return what changes when the file at `place` does: its size and ETag or time."""
     filesystem, path = filesystem_of(place)
     info = filesystem.info(path)
-    version = next((info[key] for key in ("ETag", "mtime", "LastModified", "created") if info.get(key)), "")
-    return f"{info['size']} {version}"
+    return f"{info['size']} {next((info[key] for key in _VERSIONS if info.get(key)), '')}"
 
 
 def size_of(place: str) -> int:
@@ -140,10 +143,9 @@ def atomic_output(place: str) -> Iterator[BinaryIO]:
         os.close(handle)
         temporary = Path(name)
     else:
-        folder, name = os.path.split(path)
-        temporary = Path(folder, f".{name}.{os.getpid()}.part")
+        temporary = beside(Path(path))
         try:
-            os.makedirs(folder, exist_ok=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
             if os.path.isfile(path) and not os.path.islink(path):  # who may read the answers stays as it was
                 temporary.chmod(os.stat(path).st_mode & 0o777 | 0o200)

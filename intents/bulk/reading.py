@@ -79,6 +79,8 @@ def _decompressed(place: str, stored: BinaryIO) -> BinaryIO:
         return cast(BinaryIO, fsspec.compression.compr[compression](stored, mode="rb"))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{place} is damaged: {error}") from None
+    except RuntimeError as error:  # encrypted, or packed by a method that Python lacks
+        raise ValueError(f"{place} cannot be unpacked: {error}; pack it anew, or unpack it first") from None
 
 
 def _check_members(place: str, stored: BinaryIO) -> None:
@@ -169,12 +171,19 @@ def _windows(source: Source, records: Iterable[tuple[dict[str, Any], str]]) -> I
     for row, reason in records:
         rows.append(row)
         reasons.append(reason or _undecodable(source, row))
-        characters += sum(len(cell) if isinstance(cell, str) else 64 for cell in row.values())
+        characters += sum(map(_size, row.values()))
         if len(rows) == WINDOW_ROWS or characters > _WINDOW_CHARACTERS:
             yield _window(source, rows, reasons)
             rows, reasons, characters = [], [], 0
     if rows:
         yield _window(source, rows, reasons)
+
+
+def _size(cell: Any) -> int:
+    """Return about how many characters `cell` is worth in memory."""
+    if isinstance(cell, str):
+        return len(cell)
+    return 32 + sum(map(_size, cell.values() if isinstance(cell, dict) else cell if isinstance(cell, list) else ()))
 
 
 def _undecodable(source: Source, row: dict[str, Any]) -> str:
@@ -202,13 +211,13 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
     def windows() -> Iterator[Window]:
         nonlocal done
         try:
-            for batch in file.iter_batches(batch_size=WINDOW_ROWS):
+            for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
                 done += len(batch)
                 values = plain_values(batch.column(source.text_column))
                 yield make_window(batch, values, [""] * len(values), "utf-8")
         except pa.ArrowNotImplementedError as error:
             raise ValueError(f"{source.place} cannot be read: {error}") from None
-        except OverflowError as error:  # times that Python lacks
+        except (OverflowError, KeyError) as error:  # times and time zones that Python lacks
             kind = schema.field(source.text_column).type
             raise ValueError(
                 f"{source.place}: column {source.text_column!r} ({kind}) holds no texts: {error}"
@@ -217,3 +226,9 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
             raise ValueError(f"{source.place} is damaged after row {done}: {error}") from None
 
     return Table(schema, windows(), lambda: size * done // max(file.metadata.num_rows, 1))
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Return how many rows of a file make a window: fewer where they are large."""
+    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(WINDOW_ROWS, _WINDOW_CHARACTERS * metadata.num_rows // max(size, 1)))

@@ -67,7 +67,7 @@ def check_text(value: Any, encoding: str) -> tuple[str | None, str]:
         return None, f"not text: {type(value).__name__} {str(value)[:40]}"
     if not value.isascii() and _SURROGATES.search(value):
         return None, f"undecodable: not valid {encoding}"
-    text = value[:MOST_CHARACTERS].strip()
+    text = value.strip()[:MOST_CHARACTERS].rstrip()
     return (text, "") if any(map(str.isprintable, text)) else (None, "empty text")  # NULs say as little as blanks
 
 
@@ -112,11 +112,11 @@ def plain_values(column: pa.Array) -> list[Any]:
 
 
 def _any_values(name: str, column: pa.Array) -> list[Any]:
-    """Return the cells of a Parquet column; those of a column with times that Python lacks as strings."""
+    """Return the cells of a Parquet column; those of a column with times or zones that Python lacks as strings."""
     try:
         try:
             return plain_values(column)
-        except OverflowError:
+        except (OverflowError, KeyError):
             return list(column.cast(pa.string()).to_pylist())
     except pa.ArrowNotImplementedError as error:
         raise ValueError(
@@ -145,7 +145,7 @@ def _finite(value: Any) -> Any:
     """Return `value` with strings in place of the numbers that JSON lacks."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):  # pairs are the entries of a map
         return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
