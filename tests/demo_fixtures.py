@@ -236,4 +236,6 @@ def serving(root: Path, *options: str, **variables: str) -> Iterator[str]:
                 process.kill()
                 raise
     log = log_path.read_text()
-    assert log.count("Traceback") == log.count("InvalidPathError: "), log  # gradio logs each path that it refuses
+    # gradio logs each path that it refuses, and each URL that it cannot fetch.
+    refused = log.count("InvalidPathError: ") + log.count("Exception: Failed to download file. Status code: 403")
+    assert log.count("Traceback") == refused, log

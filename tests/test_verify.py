@@ -70,7 +70,7 @@ def test_a_stage_that_read_something_else_than_was_written_is_named(shared):
     lock["stages"]["encoder"]["outs"][0]["md5"] = f"{'f' * 32}.dir"
     (clone.path / "dvc.lock").write_text(yaml.safe_dump(lock))
     problems = verify(clone, "--lock-only", fails=True)
-    wrong = "the models/encoder in dvc.lock that it read is not the one that stage encoder wrote"
+    wrong = "the models/encoder in dvc.lock that it read is not the one that encoder wrote"
     readers = [f"{stage}: {wrong}" for stage in ("tokenize", "train", "baselines", "card")]
     assert [problem.split(";")[0] for problem in problems] == readers
 
@@ -85,7 +85,7 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     author.dvc("commit", "--quiet", "--force", "card")
     assert verify(author, "--lock-only") == ["dvc.lock is current"]
     source = author.path / "my/rows.csv"
-    source.write_text(source.read_text() + "open it a crack,no_intent\n")
+    source.write_text(source.read_text() + "open it a crack,no_intent,plain\n")
     author.dvc("add", "--quiet", "my/rows.csv")
     (problem,) = verify(author, "--lock-only", fails=True)
     assert problem.startswith(
@@ -95,7 +95,7 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     author.dvc("add", "--quiet", "my")
     author.dvc("repro", "--quiet", "prepare")
     source.unlink()
-    assert verify(author, "--lock-only") == ["dvc.lock is current"]  # it need not be pulled
+    assert not [line for line in verify(author, "--lock-only", fails=True) if "my/" in line]  # it need not be pulled
 
 
 def test_each_output_that_the_remote_lacks_is_one_line(shared):
