@@ -18,9 +18,9 @@ from intents.files import beside
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 STANDARD = "-"
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
-# Stores where an uploaded file appears whole or not at all; elsewhere it is uploaded beside its place and renamed.
 # What stores call an object's hash or time of change.
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "Last-Modified", "modified", "created")
+# Stores where an uploaded file appears whole or not at all; elsewhere it is uploaded beside its place and renamed.
 _ATOMIC_UPLOADS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"}
 
 

@@ -181,9 +181,12 @@ def _windows(source: Source, records: Iterable[tuple[dict[str, Any], str]]) -> I
 
 def _size(cell: Any) -> int:
     """Return about how many characters `cell` is worth in memory."""
-    if isinstance(cell, str):
-        return len(cell)
-    return 32 + sum(map(_size, cell.values() if isinstance(cell, dict) else cell if isinstance(cell, list) else ()))
+    size, waiting = 0, [cell]
+    while waiting:  # JSON may be nested as deep as Python's calls may go
+        part = waiting.pop()
+        size += len(part) if isinstance(part, str) else 32
+        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return size
 
 
 def _undecodable(source: Source, row: dict[str, Any]) -> str:
