@@ -73,10 +73,8 @@ def remotes_of(repo: "Repo") -> dict[str, dict[str, Any]]:
 
     A revision's own config may be older than they are.
     """
-    config = repo.config
-    return {"core": {name: config["core"][name] for name in ("remote",) if name in config["core"]}} | {
-        "remote": dict(config["remote"])
-    }
+    default = repo.config["core"].get("remote")
+    return {"core": {"remote": default} if default else {}, "remote": dict(repo.config["remote"])}
 
 
 class NoSuchOutputError(ValueError):

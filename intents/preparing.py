@@ -111,7 +111,8 @@ def prepare(
             f"prepare.unlabelled_source: every text in {unlabelled.path} is much like a labelled row; set it to"
             " data/none"
         )
-    known = {example.intent for example in selection.kept}  # near-duplicates of official rows may be all of an intent's
+    # Before near-duplicates of official rows go, which may be all rows of an intent.
+    intents = sorted({example.intent for example in selection.kept})
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         had_validation = any(example.split == "validation" for example in selection.kept)
@@ -121,8 +122,7 @@ def prepare(
                 "every official validation row is a near-duplicate of a test row: set"
                 " prepare.near_duplicates_of_official=keep, or name another file"
             )
-    raise_problems(check_enough(selection.kept, groups, shares, untrained, known))
-    intents = sorted({example.intent for example in selection.kept})
+    raise_problems(check_enough(selection.kept, groups, shares, untrained, intents))
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
         assigned, groups = _hold_back(selection, assigned, groups, untrained, threshold)

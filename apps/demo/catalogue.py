@@ -76,8 +76,7 @@ class Catalogue:
         """
         _check_name(name)
         if name not in _LABELS:
-            with self._fetching:
-                return fetch_output(name, _PREDICTIONS, self._root)
+            return self._fetch(name, _PREDICTIONS)
         path = self._root / _PREDICTIONS
         if not path.is_file():
             raise ValueError(f"{_PREDICTIONS} does not exist: run `dvc repro`, or `dvc pull {_PREDICTIONS}`")
@@ -93,8 +92,11 @@ class Catalogue:
                     f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`"
                 )
             return folder
+        return self._fetch(name, _CLASSIFIER_DIR)
+
+    def _fetch(self, rev: str, path: str) -> Path:
         with self._fetching:
-            return fetch_output(name, _CLASSIFIER_DIR, self._root)
+            return fetch_output(rev, path, self._root)
 
 
 def _check_name(name: str) -> None:
