@@ -34,9 +34,9 @@ def _head(repo: "Repo") -> str:
         raise ValueError("the Git repository has no commit yet; commit first") from None
 
 
-def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
+def unfinished_experiments() -> dict[str, str]:
     """Return, by name, the fate and the log of each experiment of HEAD that failed, is running or waits."""
-    with open_repository(root) as repo:
+    with open_repository() as repo:
         queue = repo.experiments.celery_queue
         if not Path(queue.wdir).is_dir():
             return {}
@@ -53,5 +53,5 @@ def unfinished_experiments(root: Path = Path(".")) -> dict[str, str]:
                 process = queue.proc.get(entry.stash_rev)
                 lines[name] = f"experiment {name} {fate}"
                 if process:
-                    lines[name] += f": `dvc queue logs {name}`, or {os.path.relpath(process.stdout, root)}"
+                    lines[name] += f": `dvc queue logs {name}`, or {os.path.relpath(process.stdout)}"
         return lines

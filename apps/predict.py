@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
+from intents.bulk.loading import DEFAULT_VARIANT, has_model, is_onnx, load_scorer
 from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classifier
 from intents.bulk.places import FORMATS, size_of, user_errors
 from intents.bulk.progress import Bar
-from intents.bulk.scoring import VARIANTS, Scorer, has_model, is_onnx, load_scorer
+from intents.bulk.scoring import Scorer
 from intents.cli import run
+from intents.exported import MODEL_FILES
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
 _SETTINGS = (
@@ -50,7 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"classifier (default: the first there is of {', '.join(MODEL_DIRS)})",
     )
     add("--rev", help="take the classifier of this branch, tag, commit or DVC experiment")
-    add("--variant", choices=VARIANTS, help=f"of an exported classifier (default: {VARIANTS[0]})")
+    add("--variant", choices=list(MODEL_FILES), help=f"of an exported classifier (default: {DEFAULT_VARIANT})")
     add("--threads", type=int, metavar="N", help="cores to use (default: all); with ray, per worker (1)")
     add("--engine", choices=("local", "ray"), default="local", help="ray: on RAY_ADDRESS's cluster, or here")
     add("--encoding", default="utf-8", help="of CSV, TSV and JSONL inputs (default: utf-8)")
@@ -67,9 +69,8 @@ def find_model(model: str | None, rev: str | None) -> Path:
     if rev is None:
         found = [Path(model)] if model else [Path(name) for name in MODEL_DIRS]
         return next((folder for folder in found if has_model(folder)), found[-1])
-    from apps.revisions import NoSuchOutputError, fetch_output, resolve
+    from apps.revisions import NoSuchOutputError, fetch_output
 
-    resolve(rev)
     names = [model] if model else list(MODEL_DIRS)
     for name in names[:-1]:
         try:
@@ -96,7 +97,7 @@ def find_variant(options: argparse.Namespace, model_dir: Path) -> str:
             print(
                 f"no {MODEL_DIRS[0]}{' in ' + options.rev if options.rev else ''}: {model_dir} answers", file=sys.stderr
             )
-    return options.variant or VARIANTS[0]
+    return options.variant or DEFAULT_VARIANT
 
 
 def answer_parts(parts: list[Part], engine: Engine, decider: Decider, finished: FinishedParts | None) -> Counts:

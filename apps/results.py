@@ -14,7 +14,7 @@ import yaml
 from apps.revisions import open_repository, path_in_git, remotes_of, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
-from intents.params import load_yaml
+from intents.params import flatten, load_yaml
 from intents.tables import read_fact, read_judged
 
 WORKSPACE = "workspace"
@@ -184,17 +184,6 @@ def _at(settings: Any, dotted: str) -> Any:
     for key in dotted.split("."):
         settings = settings.get(key) if isinstance(settings, dict) else None
     return settings
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted name."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + str(key)] = value
-    return flat
 
 
 def _to_result(

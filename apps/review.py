@@ -93,7 +93,7 @@ def list_unlabelled(options: argparse.Namespace, params: ReviewedParams) -> None
 
 def score(texts: list[str], tables: dict[str, RawRows], encode: Any) -> tuple[Sequence[str], Any]:
     """Return the intents and their probabilities for each text: by the trained classifier, or else a simple model."""
-    from intents.bulk.scoring import has_model, load_scorer
+    from intents.bulk.loading import has_model, load_scorer
     from intents.features import with_words
     from intents.reviewing import label_numbers
     from intents.suspects import new_model

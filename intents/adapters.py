@@ -13,9 +13,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from intents.classifier import below_layers, build_classifier, lowest_layers
+from intents.classifier import build_classifier
 from intents.files import sha256_of, write_json
-from intents.four_bit import linear_layers, require, round_encoder
+from intents.four_bit import require, round_encoder
+from intents.layers import below_layers, linear_layers, lowest_layers
 
 NOTE = "adapter.json"  # in the folder of an adapter: what built the classifier around it
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from intents.classifier import embeddings_of
+from intents.layers import embeddings_of
 
 _SHORTEST = 1e-12  # gradient; a text without any, which counts for nothing, is not moved
 _TIME_MAJOR = ("xlnet",)  # (t, b, d), which a batch of as many texts as tokens would hide

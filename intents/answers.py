@@ -32,8 +32,9 @@ class Answers:
 
     @property
     def names(self) -> list[str]:
-        """Names of the answers: the intents, and "abstain" where that is what is answered below a threshold."""
-        return [*self.intents, *([ABSTAIN] if self.calibration.reject == ABSTAIN else [])]
+        """Names of the answers: the intents, and "abstain" where that is answered below a threshold."""
+        abstains = self.calibration.reject == ABSTAIN and ABSTAIN not in self.intents
+        return [*self.intents, *([ABSTAIN] if abstains else [])]
 
     @cached_property
     def probabilities_nc(self) -> NDArray[np.float32]:
@@ -47,7 +48,7 @@ class Answers:
     @cached_property
     def predicted_n(self) -> Labels:
         """Index into `names` of each answer, thresholds applied."""
-        index_of = {name: index for index, name in reversed(list(enumerate(self.names)))}
+        index_of = {name: index for index, name in enumerate(self.names)}
         return np.array([index_of[answer] for answer in self._decided[0]], dtype=np.int64)
 
     @property

@@ -94,8 +94,8 @@ def _setting(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _level(share: float) -> str:

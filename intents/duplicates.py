@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 _LARGE = 100_000  # texts from which on chance collisions would cost more than the last 0.3 % of recall is worth
 _WINDOW = 64  # in a crowded bucket a text is compared with this many neighbours
 _CHUNK = 1 << 22
-_SKETCH_HASHES = 128
 _NOT_WORD = re.compile(r"[\W_]+")
 _ASCII_SIGN = re.compile(r"[#$+<=>|~]")  # those for which _is_sign holds
 

@@ -1,12 +1,12 @@
 """What an exported folder (models/onnx) holds, and whether it is whole; the standard library alone."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from intents.calibrations import Calibration, check_calibration
+from intents.files import sha256_of
 
 MODEL_FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 TOKENIZER_FILE = "tokenizer.json"
@@ -96,7 +96,7 @@ def check_file(path: Path, noted: dict[str, Any] | None, verify: bool) -> None:
     size = path.stat().st_size
     if size != noted["bytes"]:
         raise damaged(path, f"it has {size} bytes, {noted['bytes']} when it was exported")
-    if verify and hashlib.sha256(path.read_bytes()).hexdigest() != noted["sha256"]:
+    if verify and sha256_of(path) != noted["sha256"]:
         raise damaged(path, "its SHA-256 is not the one noted when it was exported")
 
 

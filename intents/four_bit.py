@@ -4,8 +4,9 @@ import importlib
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
+
+from intents.layers import linear_layers
 
 
 def require(package: str) -> Any:
@@ -23,16 +24,6 @@ def require(package: str) -> Any:
         raise ValueError(
             f"train.method: lora and qlora need {package}, which is not installed: pip install -e '.[lora]'"
         ) from None
-
-
-def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Return the names of the encoder's linear layers, without those of a pooler."""
-    prefix = f"{model.base_model_prefix}."
-    return [
-        prefix + name
-        for name, module in model.base_model.named_modules()
-        if isinstance(module, nn.Linear) and name.split(".")[0] != "pooler"
-    ]
 
 
 def quantise_encoder(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:

@@ -72,7 +72,7 @@ def work(job: Callable[[], None]) -> None:
         job()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Return how many cores this process may use; a container or a job scheduler may allow fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -94,7 +94,7 @@ def launch(module: str, num_processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _num_cores() // num_processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no warnings about lost connections when processes end
     os.environ[_LAUNCHER] = str(os.getpid())
     logging.disable()  # torchrun's own tables and stack traces

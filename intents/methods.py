@@ -12,10 +12,11 @@ import torch
 from transformers import PreTrainedModel
 
 from intents.adapters import NOTE, LoraSettings, add_adapter, encoder_weights, load_adapted, save_adapter
-from intents.classifier import build_classifier, freeze, set_dropout
+from intents.classifier import build_classifier
 from intents.files import atomic_path, write_json
 from intents.four_bit import quantise_encoder
-from intents.trainer import resolve_precision
+from intents.layers import freeze, set_dropout
+from intents.precision import resolve_precision
 
 
 @dataclass(frozen=True)

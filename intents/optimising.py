@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from intents.classifier import below_layers, encoder_layers
+from intents.layers import below_layers, encoder_layers
 
 
 def parameter_groups(

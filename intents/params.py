@@ -48,7 +48,28 @@ def load_params(section: str, model: type[P], path: Path = PARAMS_PATH) -> P:
             setting is named once, by its dotted name, with the value given and what is valid.
 
     """
-    return parse_section(section, model, read_params(path), path)
+    params = read_params(path)
+    if section not in params:
+        raise ValueError(f"{path} has no section {section!r}; it has: {', '.join(map(str, params))}")
+    try:
+        return model.model_validate(params[section] if params[section] is not None else {})
+    except ValidationError as error:
+        wrong: dict[str, list[Any]] = {}
+        for details in error.errors():
+            wrong.setdefault(".".join([section, *_location(model, details)]), []).append(details)
+        lines = [f"  {name}: {_explain(section, model, found)}" for name, found in wrong.items()]
+        raise ValueError(f"{path}: {len(lines)} wrong setting(s)\n" + "\n".join(lines)) from None
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -92,20 +113,6 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} must hold sections of settings, found {type(loaded).__name__}")
     return loaded
-
-
-def parse_section(section: str, model: type[P], params: dict[str, Any], path: Path = PARAMS_PATH) -> P:
-    """Return `params[section]` as a `model`; raises ValueError as `load_params` does."""
-    if section not in params:
-        raise ValueError(f"{path} has no section {section!r}; it has: {', '.join(map(str, params))}")
-    try:
-        return model.model_validate(params[section] if params[section] is not None else {})
-    except ValidationError as error:
-        wrong: dict[str, list[Any]] = {}
-        for details in error.errors():
-            wrong.setdefault(".".join([section, *_location(model, details)]), []).append(details)
-        lines = [f"  {name}: {_explain(section, model, found)}" for name, found in wrong.items()]
-        raise ValueError(f"{path}: {len(lines)} wrong setting(s)\n" + "\n".join(lines)) from None
 
 
 def _location(model: type[Params], details: Any) -> list[str]:

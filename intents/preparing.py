@@ -19,9 +19,10 @@ from intents.checking import (
     check_splits,
     is_official,
 )
-from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across, unlike_known
+from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across
 from intents.rows import SPLITS, RawRows, raise_problems
 from intents.splitting import TooFewGroupsError, stratified_group_split
+from intents.unlabelled import check_unlabelled, count_unlabelled, without_known
 
 SCHEMA = pa.schema(
     [
@@ -32,7 +33,6 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),  # number of the row in its source file
     ]
 )
-UNLABELLED = -1
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Prepared:
     splits: dict[str, dict[str, list[Any]]]  # split -> column of SCHEMA -> values
     rejected: list[tuple[str, int, str, str, str]]  # file, row, text, intent, reason
     metrics: dict[str, Any]
-    unlabelled: dict[str, list[Any]]  # column of SCHEMA -> values; intents are empty, labels UNLABELLED
+    unlabelled: dict[str, list[Any]]  # column of SCHEMA -> values; intents are empty, labels -1
 
 
 @dataclass
@@ -83,45 +83,23 @@ def prepare(
         ValueError: anything is wrong with the rows; all problems are listed in one message.
 
     """
-    selection = _Selection(list(_examples(tables)))
-    problems = [problem for table in (*tables, unlabelled) for problem in table.problems]
-    problems += check_splits(selection.kept) + check_spellings(selection.kept)
-    problems += check_excluded(selection.kept, exclude_intents)
-    selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
-    _drop_repeats(selection)
-    problems += _settle_conflicts(selection, conflicts)
-    problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     untrained = None if train_on_out_of_scope else out_of_scope_intent
+    selection, problems = _select(tables, exclude_intents, conflicts)
+    problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     problems += check_official_intents(selection.kept, untrained)
-    if untrained and len(unlabelled):
-        problems.append(
-            f"prepare.unlabelled_source: with prepare.out_of_scope_use=threshold none of the texts in {unlabelled.path}"
-            f" could be taken for {untrained!r}, all would be learnt as another intent; set it to class or both, or"
-            " unlabelled_source to data/none"
-        )
+    problems += check_unlabelled(unlabelled, untrained)
     raise_problems(problems)
     if not selection.kept:
         reasons = Counter(reason for _, reason in selection.rejected)
         left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         raise ValueError(f"no row is left to train on: {left_out or 'the files have a header and no rows'}")
 
-    new = _without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
-    if len(unlabelled) and not new["text"]:
-        raise ValueError(
-            f"prepare.unlabelled_source: every text in {unlabelled.path} is much like a labelled row; set it to"
-            " data/none"
-        )
+    new = without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
     # Before near-duplicates of official rows go, which may be all rows of an intent.
     intents = sorted({example.intent for example in selection.kept})
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
-        had_validation = any(example.split == "validation" for example in selection.kept)
         groups = _drop_near_official(selection, groups, threshold)
-        if had_validation and all(example.split != "validation" for example in selection.kept):
-            raise ValueError(
-                "every official validation row is a near-duplicate of a test row: set"
-                " prepare.near_duplicates_of_official=keep, or name another file"
-            )
     raise_problems(check_enough(selection.kept, groups, shares, untrained, intents))
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
@@ -130,30 +108,21 @@ def prepare(
         intents=intents,
         splits={split: _columns(selection.kept, assigned, split, intents) for split in SPLITS},
         rejected=[(e.file, e.row, e.text, e.intent, reason) for e, reason in _in_file_order(selection, tables)],
-        metrics=_measure(selection, assigned, groups, intents, threshold) | _count_unlabelled(unlabelled, new),
+        metrics=_measure(selection, assigned, groups, intents, threshold) | count_unlabelled(unlabelled, new),
         unlabelled=new,
     )
 
 
-def _without_known(unlabelled: RawRows, known: Sequence[str], threshold: float) -> dict[str, list[Any]]:
-    """Return the columns of those `unlabelled` texts, each once, that are no near-duplicate of a `known` one."""
-    first: dict[str, int] = {}
-    for place in unlike_known(unlabelled.texts, known, threshold)[0].tolist():
-        first.setdefault(normalise(unlabelled.texts[place]), place)
-    chosen = first.values()
-    return {
-        "text": [unlabelled.texts[place] for place in chosen],
-        "intent": [""] * len(chosen),
-        "label": [UNLABELLED] * len(chosen),
-        "kind": [""] * len(chosen),
-        "row": [unlabelled.numbers[place] for place in chosen],
-    }
-
-
-def _count_unlabelled(unlabelled: RawRows, new: dict[str, list[Any]]) -> dict[str, Any]:
-    """Return what metrics say about unlabelled texts: nothing where there are none."""
-    num_new = len(new["text"])
-    return {"unlabelled": {"rows": num_new, "left_out": len(unlabelled) - num_new}} if len(unlabelled) else {}
+def _select(tables: Sequence[RawRows], exclude_intents: Sequence[str], conflicts: str) -> tuple[_Selection, list[str]]:
+    """Return the rows without repeats and without what is not wanted, and all that is wrong with them."""
+    selection = _Selection(list(_examples(tables)))
+    problems = [problem for table in tables for problem in table.problems]
+    problems += check_splits(selection.kept) + check_spellings(selection.kept)
+    problems += check_excluded(selection.kept, exclude_intents)
+    selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
+    _drop_repeats(selection)
+    problems += _settle_conflicts(selection, conflicts)
+    return selection, problems
 
 
 def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:
@@ -202,6 +171,13 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
 
 
 def _drop_near_official(selection: _Selection, groups: list[int], threshold: float) -> list[int]:
+    """Leave out rows alike to an official test or validation row; return the groups of the others.
+
+    Raises:
+        ValueError: no official validation row is left.
+
+    """
+    had_validation = any(example.split == "validation" for example in selection.kept)
     for official in ("test", "validation"):
         splits = np.array([example.split for example in selection.kept])
         positions = np.flatnonzero((splits != "test") | (official == "test"))  # validation rows never cost a test row
@@ -210,6 +186,11 @@ def _drop_near_official(selection: _Selection, groups: list[int], threshold: flo
         doomed = dict.fromkeys(positions[alike].tolist(), f"near-duplicate of a {official} row")
         selection.reject(doomed)
         groups = [group for position, group in enumerate(groups) if position not in doomed]
+    if had_validation and all(example.split != "validation" for example in selection.kept):
+        raise ValueError(
+            "every official validation row is a near-duplicate of a test row: set"
+            " prepare.near_duplicates_of_official=keep, or name another file"
+        )
     return groups
 
 

@@ -37,10 +37,10 @@ class ReviewRow:
     text: str
     intent: str
     corrected_intent: str
-    suggested_intent: str
-    confidence: float
-    reason: str
-    neighbour: str
+    suggested_intent: str = ""
+    confidence: float = 0.0
+    reason: str = ""
+    neighbour: str = ""
 
 
 def locate_rows(
@@ -131,10 +131,7 @@ def read_review(path: Path) -> list[ReviewRow]:
                 text=found["text"],
                 intent=found["intent"],
                 corrected_intent=found["corrected_intent"],
-                suggested_intent="",
-                confidence=0.0,
                 reason=found["reason"],
-                neighbour="",
             )
         )
     return rows

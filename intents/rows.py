@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.bulk.rows import holds_rows, plain_values, without_surrogates
+from intents.cells import holds_rows, plain_values, without_surrogates
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

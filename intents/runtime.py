@@ -115,6 +115,11 @@ class IntentClassifier:
         return cls(settings, tokenizer, session)
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into token ids; it cuts as training did."""
+        return self._tokenizer
+
+    @property
     def intents(self) -> list[str]:
         """Names of the intents, in the order of the columns of `probabilities`."""
         return self.settings.intents

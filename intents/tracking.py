@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from intents.params import flatten
+
 _WANDB_MODES = ("online", "offline", "disabled", "shared")
 _WITH_KEY = ("online", "shared")
 
@@ -96,7 +98,7 @@ class _TensorBoard(_Apart):
 
     def finish(self, summary: dict[str, Any]) -> None:
         with self._apart():
-            for key, value in _flatten(summary).items():
+            for key, value in flatten(summary).items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(f"final/{key}", value)
             self._writer.close()
@@ -124,7 +126,7 @@ class _Wandb(_Apart):
     def finish(self, summary: dict[str, Any]) -> None:
         with self._apart():
             run = self._starting.result()
-            run.summary.update(_flatten(summary))
+            run.summary.update(flatten(summary))
             run.finish()
             if run.offline:
                 sys.stdout.write(f"wandb is offline; to upload this run: wandb sync {Path(run.dir).parent}\n")
@@ -176,13 +178,3 @@ def _wandb_mode() -> str:
     except (wandb.Error, OSError):
         return "offline"
     return "online"
-
-
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -16,7 +16,8 @@ from intents.dropout import quick_dropout
 from intents.normalising import narrow_norms
 from intents.packing import packed
 from intents.parallel import from_all, from_first, process_index
-from intents.trainer import IntentTrainer, TrainingSettings, resolve_precision
+from intents.precision import resolve_precision
+from intents.trainer import IntentTrainer, TrainingSettings
 from intents.vocabulary import only_used_rows
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from intents import behaviour, evaluating
 from intents.answers import Answers
-from intents.bulk.scoring import TorchScorer
+from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import read_calibration
 from intents.cli import run
 from intents.files import write_csv, write_json, write_text
@@ -79,9 +79,7 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
         "confidence": pa.array(answers.confidence_n, type=pa.float32()),
         "logits": logits,
     }
-    schema = pa.schema(
-        [(name, column.type if hasattr(column, "type") else pa.string()) for name, column in columns.items()]
-    )
+    schema = pa.table(columns).schema
     never = {NEVER_ANSWERED: answers.never} if answers.never else {}
     write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents), **never))
 

@@ -76,6 +76,7 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
         checkpoint_sha256=sha256_of(TRAINED_DIR / "model.safetensors"),
     )
     write_json(folder / SETTINGS_FILE, asdict(settings))
+    note_files(folder)
     return tokens, expected_nc
 
 
@@ -91,7 +92,6 @@ def logits_of(folder: Path, variant: Literal["fp32", "int8"]) -> list[Logits]:
     """Return the runtime's logits for the validation texts, one by one and in batches."""
     from intents.runtime import IntentClassifier
 
-    note_files(folder)
     classifier = IntentClassifier.load(folder, variant)
     texts = pq.read_table(PREPARED_PATH, columns=["text"]).column("text").to_pylist()
     with ThreadPoolExecutor() as pool:  # onnxruntime lets go of the interpreter
@@ -115,8 +115,9 @@ def choose_int8(
     from intents.quantising import RECIPES, quantise
 
     tried = []
-    for recipe in RECIPES if quantisation == "auto" else [name for name in RECIPES if name == quantisation]:
+    for recipe in [name for name in RECIPES if quantisation in ("auto", name)]:
         quantise(folder / MODEL_FILES["fp32"], folder / MODEL_FILES["int8"], recipe, texts)
+        note_files(folder)
         int8 = against_pytorch(logits_of(folder, "int8"))
         problems = failures(int8, accuracy, **limits)
         tried.append({"quantisation": recipe, **int8, "passes": not problems})

@@ -166,9 +166,10 @@ def _train(
     from intents.batching import TokenizedTexts
     from intents.methods import ModelSettings, build_trainee, finish
     from intents.parallel import part_company
+    from intents.precision import resolve_precision
     from intents.self_training import find_pseudo_labels, with_pseudo_labels
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.trainer import TrainingSettings, passes_per_epoch, resolve_precision, score
+    from intents.trainer import TrainingSettings, passes_per_epoch, score
     from intents.training import fine_tune
 
     transformers.utils.logging.set_verbosity_error()

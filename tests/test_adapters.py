@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel
 
 from intents.adapters import load_adapted, target_layers
 from intents.classifier import build_classifier
-from intents.four_bit import linear_layers
+from intents.layers import linear_layers
 from intents.methods import build_trainee, finish, prepare
 from intents.predicting import predict_logits
 from tests.training_fixtures import ADAPTERS, INTENTS, PAD, Trained, model_settings

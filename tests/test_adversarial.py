@@ -5,7 +5,8 @@ from transformers import AutoConfig, AutoModel
 
 from intents.adversarial import MovedEmbeddings
 from intents.batching import PaddingCollator
-from intents.classifier import build_classifier, embeddings_of, freeze
+from intents.classifier import build_classifier
+from intents.layers import embeddings_of, freeze
 from intents.trainer import score
 from tests.training_fixtures import FAMILIES, INTENTS, PAD, Trained
 

@@ -3,7 +3,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from intents.attention import PLAIN, trainable_attention
-from intents.classifier import build_classifier, freeze
+from intents.classifier import build_classifier
+from intents.layers import freeze
 from tests.training_fixtures import FAMILIES, INTENTS
 
 pytest_plugins = ["tests.training_fixtures"]

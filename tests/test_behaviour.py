@@ -187,7 +187,7 @@ TRAINED_DIR = REPOSITORY / "models/classifier"
 def test_the_trained_classifier_sees_what_matters_more_often_than_not():
     if not (TRAINED_DIR / "config.json").is_file():
         pytest.skip("models/classifier is not there: `dvc repro` or `dvc pull` brings the classifier that this asks")
-    from intents.bulk.scoring import TorchScorer
+    from intents.bulk.torch_scoring import TorchScorer
 
     asked = behaviour.ask(TorchScorer(TRAINED_DIR), behaviour.read_pairs(REPOSITORY / "data/behaviour/pairs.csv"))
     if not asked:

@@ -12,7 +12,8 @@ from benchmarks.training.flops import EncoderShape, training_flops
 from benchmarks.training.report import chosen, end_to_end, figures, section
 from benchmarks.training.sets import DATA_VARIABLE, find_set
 from benchmarks.training.timeline import Timeline, WorkCounter, time_to_accuracy
-from intents.classifier import build_classifier, freeze
+from intents.classifier import build_classifier
+from intents.layers import freeze
 from tests.training_fixtures import INTENTS, model_settings
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from intents.classifier import build_classifier, freeze, load_classifier, set_dropout
+from intents.classifier import build_classifier, load_classifier
+from intents.layers import freeze, set_dropout
 
 pytest_plugins = ["tests.training_fixtures"]
 INTENTS = ["open", "close", "none"]

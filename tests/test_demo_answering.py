@@ -13,7 +13,7 @@ from apps.demo.catalogue import Loaded
 from apps.demo.limits import Busy, Gate
 from apps.demo.rendering import render
 from apps.demo.showcase import confusion_of, examples_of
-from intents.bulk.scoring import TorchScorer
+from intents.bulk.torch_scoring import TorchScorer
 from tests.demo_fixtures import INTENTS, LIMITS, SPOKEN, UNSURE, make_classifier, make_predictions
 
 

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from intents.classifier import build_classifier, set_dropout
+from intents.classifier import build_classifier
 from intents.dropout import QuickDropout, drop, quick_dropout
+from intents.layers import set_dropout
 from tests.training_fixtures import FAMILIES, INTENTS
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -10,7 +10,8 @@ import torch
 
 from intents.batching import PaddingCollator
 from intents.classifier import load_classifier
-from intents.four_bit import linear_layers, paged_adamw
+from intents.four_bit import paged_adamw
+from intents.layers import linear_layers
 from intents.methods import build_trainee, prepare
 from intents.predicting import predict_logits
 from intents.trainer import score
@@ -97,7 +98,7 @@ def test_qlora_computes_in_the_precision_of_training(build, families):
 
 
 def test_qlora_computes_in_fp32_where_4_bits_overflow_in_bf16(families, monkeypatch):
-    monkeypatch.setattr("intents.trainer.has_bfloat16", lambda: True)
+    monkeypatch.setattr("intents.precision.has_bfloat16", lambda: True)
     settings = model_settings("qlora", precision="auto")
     model = build_trainee(families["deberta-v2"], INTENTS, settings).model
     assert {layer.compute_dtype for layer in model.modules() if hasattr(layer, "compute_dtype")} == {torch.float32}

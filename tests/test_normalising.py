@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from intents.classifier import build_classifier, set_dropout
+from intents.classifier import build_classifier
 from intents.first_token import BERT_LIKE
+from intents.layers import set_dropout
 from intents.normalising import narrow_norms
 from tests.training_fixtures import FAMILIES, INTENTS
 

@@ -8,7 +8,8 @@ from torch import nn
 from intents import trainer
 from intents.adversarial import MovedEmbeddings
 from intents.batching import PaddingCollator
-from intents.classifier import build_classifier, freeze, set_dropout
+from intents.classifier import build_classifier
+from intents.layers import freeze, set_dropout
 from intents.methods import build_trainee
 from intents.packing import PackingCollator, pack, packed
 from intents.training import fine_tune

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from intents.bulk.scoring import TorchScorer, budget_batches
+from intents.bulk.scoring import budget_batches
+from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import Calibration
 from intents.deciding import decide
 from tests.predict_fixtures import (

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from intents.bulk.scoring import TorchScorer, load_scorer
+from intents.bulk.loading import load_scorer
+from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import Calibration
 from intents.deciding import softmax
 from tests.export_fixtures import write_exported

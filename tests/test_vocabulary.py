@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from intents.batching import TokenizedTexts
-from intents.classifier import build_classifier, freeze
+from intents.classifier import build_classifier
+from intents.layers import freeze
 from intents.tables import write_table
 from intents.tokenizing import SCHEMA
 from intents.vocabulary import only_used_rows

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps.revisions import fetch_output, open_repository
-from intents.bulk.scoring import Scorer, load_scorer
+from intents.bulk.loading import DEFAULT_VARIANT, load_scorer
+from intents.bulk.scoring import Scorer
 from intents.calibrations import CALIBRATION_FILE, Calibration
+from intents.exported import MODEL_FILES
 
 WORKSPACE = "workspace"
 _ONNX = "onnx-"
-_ONNX_FILES = {"onnx-int8": "model-int8.onnx", "onnx-fp32": "model.onnx"}
+_ONNX_FILES = {_ONNX + variant: file for variant, file in MODEL_FILES.items()}
 _LABELS = {
     WORKSPACE: "workspace (PyTorch)",
     "onnx-int8": "workspace (ONNX, int8)",
@@ -110,7 +112,7 @@ def _changed_at(folder: Path) -> int:
 
 
 def _open(name: str, folder: Path, num_threads: int) -> Loaded:
-    scorer = load_scorer(folder, name.removeprefix(_ONNX) if name in _LABELS else "int8", num_threads)
+    scorer = load_scorer(folder, name.removeprefix(_ONNX) if name in _LABELS else DEFAULT_VARIANT, num_threads)
     scorer.probabilities(["warm up"])  # the first pass allocates; no user should wait for it or read its latency
     return Loaded(name, scorer, (folder / CALIBRATION_FILE).is_file() or scorer.calibration != Calibration())
 

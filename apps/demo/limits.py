@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from intents.bulk.rows import without_surrogates
+from intents.cells import without_surrogates
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def read_texts(source: str, rows: int) -> list[str]:
 
 def ours(folder: str, variant: str, threads: int) -> Answer:
     """Return what apps.predict does with a table's windows."""
+    from intents.bulk.loading import load_scorer
     from intents.bulk.rows import WINDOW_ROWS
-    from intents.bulk.scoring import load_scorer
     from intents.calibrations import Calibration
     from intents.deciding import decide
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from intents.bulk.scoring import Scorer, load_scorer
+from intents.bulk.loading import load_scorer
+from intents.bulk.scoring import Scorer
 from intents.calibrating import Limits, calibrate, choose_roles
 from intents.calibrations import Calibration
 from intents.deciding import decide

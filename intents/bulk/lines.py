@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from intents.bulk.rows import holds_rows
+from intents.cells import holds_rows
 
 _LONGEST_RECORD = 1 << 22  # characters; a longer one is a quote left open, or no table at all
 

@@ -1,6 +1,5 @@
 """Scores texts with an exported classifier; neither torch nor transformers is imported."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from intents.bulk.scoring import CPU_TOKENS, budget_batches
 from intents.deciding import softmax
+from intents.launching import num_cores
 
 
 class OnnxScorer:
@@ -19,20 +19,17 @@ class OnnxScorer:
     """
 
     def __init__(self, folder: Path, variant: str, num_threads: int | None) -> None:
-        from tokenizers import Tokenizer
-
         from intents.runtime import IntentClassifier
 
         self._classifier = IntentClassifier.load(folder, variant, num_threads=1)
         settings = self._classifier.settings
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts as training did
-        self._pool = ThreadPoolExecutor(num_threads or os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(num_threads or num_cores())
         self.intents, self.calibration = settings.intents, settings.calibration
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the calibrated probability of every intent, (n, c)."""
         logits_nc = np.empty((len(texts), len(self.intents)), dtype=np.float32)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        ids = [encoding.ids for encoding in self._classifier.tokenizer.encode_batch_fast(list(texts))]
 
         def score(indices: NDArray[np.int64]) -> None:
             logits_nc[indices] = self._classifier.logits_of_tokens([ids[index] for index in indices])

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intents.bulk.answering import Engine
+from intents.bulk.loading import load_scorer
 from intents.bulk.places import STANDARD, user_errors
 from intents.bulk.reading import Source, open_table
 from intents.bulk.rows import Window
-from intents.bulk.scoring import load_scorer
 
 # Blocks end at so many bytes: a window each, so that the windows of one big table are shared among the actors.
 _BLOCK_BYTES = 1 << 10

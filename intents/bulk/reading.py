@@ -18,7 +18,8 @@ from fsspec.utils import infer_compression
 
 from intents.bulk.lines import csv_records, json_records
 from intents.bulk.places import STANDARD, open_input, spooled
-from intents.bulk.rows import WINDOW_ROWS, Window, has_undecoded_bytes, make_window, plain_values, without_surrogates
+from intents.bulk.rows import WINDOW_ROWS, Window, has_undecoded_bytes, make_window
+from intents.cells import plain_values, without_surrogates
 
 _WINDOW_CHARACTERS = 1 << 25  # a window ends early at so many, so that long texts do not fill the memory
 _SPECIMEN_RECORDS = 1000

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from intents.cells import SURROGATES, decoded, plain_values, without_surrogates
+
 WINDOW_ROWS = 8192  # rows that are sorted by length together
 # Nothing beyond so many characters reaches the tokenizer: a stray book in a text column must not stop the run, and a
 # text of 64 tokens ends long before.
 MOST_CHARACTERS = 20_000
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNDECODED = re.compile("[\udc80-\udcff]")  # the surrogates that stand for bytes
 
 
@@ -65,7 +66,7 @@ def check_text(value: Any, encoding: str) -> tuple[str | None, str]:
         value = value.decode(encoding, errors="surrogateescape")
     if not isinstance(value, str):
         return None, f"not text: {type(value).__name__} {str(value)[:40]}"
-    if not value.isascii() and _SURROGATES.search(value):
+    if not value.isascii() and SURROGATES.search(value):
         return None, f"undecodable: not valid {encoding}"
     text = value.strip()[:MOST_CHARACTERS].rstrip()
     return (text, "") if any(map(str.isprintable, text)) else (None, "empty text")  # NULs say as little as blanks
@@ -81,16 +82,6 @@ def make_window(
     return Window(rows, [text for text, _ in checked], [reason for _, reason in checked])
 
 
-def without_surrogates(text: str) -> str:
-    """Return `text` with U+FFFD for each byte that could not be decoded, so that what is written is valid Unicode."""
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
-
-
-def holds_rows(cell: str) -> bool:
-    """Tell whether a cell of a TSV holds what looks like whole rows, as after a quotation mark that is left open."""
-    return "\t" in cell and ("\n" in cell or "\r" in cell)
-
-
 def has_undecoded_bytes(*values: Any) -> bool:
     """Tell whether some of `values`, cells or JSON values, hold bytes that could not be decoded."""
     for value in values:
@@ -99,16 +90,6 @@ def has_undecoded_bytes(*values: Any) -> bool:
         if isinstance(value, str) and not value.isascii() and _UNDECODED.search(value):
             return True
     return False
-
-
-def plain_values(column: pa.Array) -> list[Any]:
-    """Return the cells of a Parquet column; where strings hold bytes that are not UTF-8, those cells as bytes."""
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        return [_decoded(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
 
 
 def _any_values(name: str, column: pa.Array) -> list[Any]:
@@ -123,13 +104,6 @@ def _any_values(name: str, column: pa.Array) -> list[Any]:
             f"the cells of column {name!r} ({column.type}) cannot be written in this format ({error}); write Parquet,"
             " or leave the column out of the input"
         ) from None
-
-
-def _decoded(cell: bytes | None) -> str | bytes | None:
-    try:
-        return None if cell is None else cell.decode()
-    except UnicodeDecodeError:
-        return cell
 
 
 def to_json(value: Any) -> str:
@@ -161,8 +135,8 @@ def to_cell(value: Any) -> str:
 
 def _stringify(value: Any) -> str:
     if isinstance(value, bytes):
-        decoded = _decoded(value)
-        return decoded if isinstance(decoded, str) else base64.b64encode(value).decode()
+        text = decoded(value)
+        return text if isinstance(text, str) else base64.b64encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 

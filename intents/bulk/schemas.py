@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from intents.bulk.reading import Source, open_table
-from intents.bulk.rows import without_surrogates
+from intents.cells import without_surrogates
 
 
 def schema_of_objects(source: Source) -> pa.Schema:

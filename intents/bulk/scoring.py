@@ -1,22 +1,19 @@
-"""What answers texts: a protocol and its two implementations, a PyTorch checkpoint and an ONNX folder.
+"""What answers texts, and the batches it does that in.
 
 Shapes: n texts, b texts of a batch, t tokens, c intents.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.calibrations import Calibration, read_calibration
-from intents.deciding import softmax
+from intents.calibrations import Calibration
 
 # Padded tokens of a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
 CPU_TOKENS = 512
 GPU_TOKENS = 65_536
-VARIANTS = ("int8", "fp32")
 
 
 class Scorer(Protocol):
@@ -45,84 +42,3 @@ def budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[NDArray[
         if end == len(order) or (end + 1 - start) * lengths[order[end]] > max_tokens:
             yield order[start:end]
             start = end
-
-
-class TorchScorer:
-    """A checkpoint such as models/classifier, on a GPU where there is one.
-
-    Its calibration lies beside the weights, or in `calibration_dir`.
-    """
-
-    def __init__(self, folder: Path, num_threads: int | None = None, calibration_dir: Path | None = None) -> None:
-        import torch
-        import transformers
-
-        from intents.classifier import load_classifier
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = load_classifier(folder).to(self._device)
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        names = self._model.config.id2label
-        self.intents = [str(names[label]) for label in sorted(names, key=int)]
-        self.calibration = read_calibration(calibration_dir or folder, self.intents)
-
-    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the calibrated probability of every intent, (n, c)."""
-        if not texts:
-            return np.empty((0, len(self.intents)), dtype=np.float32)
-        ids = self._tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
-        max_tokens = CPU_TOKENS if self._device == "cpu" else GPU_TOKENS
-        logits_nc = np.empty((len(ids), len(self.intents)), dtype=np.float32)
-        for indices in budget_batches([len(text) for text in ids], max_tokens):
-            logits_nc[indices] = self._logits([ids[index] for index in indices])
-        return softmax(logits_nc, self.calibration.temperature)
-
-    def _logits(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return the logits, (b, c), of texts as token ids."""
-        import torch
-
-        input_ids_bt = np.full((len(ids), max(1, *map(len, ids))), self._tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask_bt = np.zeros_like(input_ids_bt)
-        for row, text in enumerate(ids):
-            input_ids_bt[row, : len(text)] = text
-            mask_bt[row, : len(text)] = 1
-        with torch.inference_mode():
-            inputs = {"input_ids": input_ids_bt, "attention_mask": mask_bt}
-            tensors = {name: torch.from_numpy(array).to(self._device) for name, array in inputs.items()}
-            logits: NDArray[np.float32] = self._model(**tensors).logits.float().cpu().numpy()
-        return logits
-
-
-def has_model(folder: Path) -> bool:
-    """Tell whether `folder` holds a classifier of either kind."""
-    return is_onnx(folder) or (folder / "config.json").is_file()
-
-
-def is_onnx(folder: Path) -> bool:
-    """Tell whether `folder` is an exported classifier."""
-    return (folder / "model.onnx").is_file() or (folder / "model-int8.onnx").is_file()
-
-
-def load_scorer(folder: Path, variant: str = "int8", num_threads: int | None = None) -> Scorer:
-    """Return the classifier in `folder`: exported (then `variant` is int8 or fp32) or a checkpoint.
-
-    `num_threads` None uses every core.
-
-    Raises:
-        ValueError: the folder holds neither.
-
-    """
-    if is_onnx(folder):
-        from intents.bulk.onnx_scoring import OnnxScorer
-
-        return OnnxScorer(folder, variant, num_threads)
-    if not has_model(folder):
-        raise ValueError(
-            f"{folder} holds no classifier (neither model.onnx nor config.json): run `dvc repro`, or"
-            f" `dvc pull {folder}`"
-        )
-    return TorchScorer(folder, num_threads)
