@@ -1,8 +1,10 @@
-"""What can be wrong with rows that are well formed each on its own: every check returns its problems as sentences."""
+"""What can be wrong with rows that are well formed each on its own: every check returns its problems."""
 
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from intents.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,48 +19,54 @@ class Example:
     row: int
 
 
-def check_splits(examples: Sequence[Example]) -> list[str]:
+def check_splits(examples: Sequence[Example]) -> list[Problem]:
     """Return a problem for each row without a split in a file whose other rows have one."""
     with_split = {example.file for example in examples if example.split}
     return [
-        f"{example.file}, row {example.row}: no split, where other rows of the file have one"
+        Problem("no split, where other rows of the file have one", example.file, example.row)
         for example in examples
         if not example.split and example.file in with_split
     ]
 
 
-def check_spellings(examples: Sequence[Example]) -> list[str]:
+def check_spellings(examples: Sequence[Example]) -> list[Problem]:
     """Return a problem for each intent that is written in several ways which look the same."""
     forms: dict[str, list[str]] = {}
     for intent in sorted({example.intent for example in examples}):
         forms.setdefault(unicodedata.normalize("NFC", intent), []).append(intent)
     return [
-        f"the intents {' and '.join(map(ascii, alike))} look the same ({form}), but are written with different"
-        " characters (Unicode NFC and NFD); write both alike"
+        Problem(
+            f"the intents {' and '.join(map(ascii, alike))} look the same ({form}), but are written with different"
+            " characters (Unicode NFC and NFD); write both alike"
+        )
         for form, alike in forms.items()
         if len(alike) > 1
     ]
 
 
-def check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[str]:
+def check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[Problem]:
     """Return a problem for each intent to exclude that the data lacks."""
     known = sorted({example.intent for example in examples})
     return [
-        f"prepare.exclude_intents: the data has no intent {intent!r}; it has: {', '.join(known)}"
-        " (set it to [] to exclude none)"
+        Problem(
+            f"prepare.exclude_intents: the data has no intent {intent!r}; it has: {', '.join(known)}"
+            " (set it to [] to exclude none)"
+        )
         for intent in exclude_intents
         if intent not in known
     ]
 
 
-def check_out_of_scope(examples: Sequence[Example], out_of_scope_intent: str | None) -> list[str]:
+def check_out_of_scope(examples: Sequence[Example], out_of_scope_intent: str | None) -> list[Problem]:
     """Return a problem where the data lacks the out-of-scope intent."""
     known = sorted({example.intent for example in examples})
     if out_of_scope_intent is None or out_of_scope_intent in known:
         return []
     return [
-        f"prepare.out_of_scope_intent: the data has no intent {out_of_scope_intent!r}; it has: {', '.join(known)}"
-        " (set it to null where none of them is out of scope)"
+        Problem(
+            f"prepare.out_of_scope_intent: the data has no intent {out_of_scope_intent!r}; it has: {', '.join(known)}"
+            " (set it to null where none of them is out of scope)"
+        )
     ]
 
 
@@ -67,11 +75,11 @@ def is_official(example: Example) -> bool:
     return example.split in ("validation", "test")
 
 
-def check_official_intents(examples: Sequence[Example], untrained: str | None) -> list[str]:
+def check_official_intents(examples: Sequence[Example], untrained: str | None) -> list[Problem]:
     """Return a problem for each official row of an intent without training rows; `untrained` needs none."""
     known = {example.intent for example in examples if not is_official(example)} | {untrained}
     return [
-        f"{example.file}, row {example.row}: unknown intent {example.intent!r}, no training row has it"
+        Problem(f"unknown intent {example.intent!r}, no training row has it", example.file, example.row)
         for example in examples
         if is_official(example) and example.intent not in known
     ]
@@ -89,7 +97,7 @@ def check_enough(
     shares: dict[str, float],
     untrained: str | None,
     intents: Collection[str],
-) -> list[str]:
+) -> list[Problem]:
     """Return a problem for each of `intents` with too few examples for the splits, and where too few are trained."""
     splits = [*carved_splits(examples, shares), "train"]
     present = {example.intent for example in examples}
@@ -98,15 +106,17 @@ def check_enough(
         if not is_official(example):
             found[example.intent].append(group)
     problems = [
-        f"intent {intent!r} has {len(its_groups)} example(s), in {len(set(its_groups))} group(s) linked by"
-        f" near-duplicates; it needs {len(splits)} groups, one each for {', '.join(splits)}: add other examples,"
-        + (" raise prepare.near_duplicate_threshold," if len(its_groups) >= len(splits) else "")
-        + " or list it in prepare.exclude_intents"
+        Problem(
+            f"intent {intent!r} has {len(its_groups)} example(s), in {len(set(its_groups))} group(s) linked by"
+            f" near-duplicates; it needs {len(splits)} groups, one each for {', '.join(splits)}: add other examples,"
+            + (" raise prepare.near_duplicate_threshold," if len(its_groups) >= len(splits) else "")
+            + " or list it in prepare.exclude_intents"
+        )
         for intent, its_groups in sorted(found.items())
         if len(set(its_groups)) < len(splits)
         and not (intent == untrained and intent in present and splits == ["train"])
     ]
     num_trained = len(found.keys() - {untrained})
     if num_trained < 2:
-        problems.append(f"the data has {num_trained} intent(s) to train on; a classifier needs at least 2")
+        problems.append(Problem(f"the data has {num_trained} intent(s) to train on; a classifier needs at least 2"))
     return problems

@@ -20,7 +20,8 @@ from intents.checking import (
     is_official,
 )
 from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across
-from intents.rows import SPLITS, RawRows, raise_problems
+from intents.problems import Problem, raise_problems
+from intents.rows import SPLITS, RawRows
 from intents.splitting import TooFewGroupsError, stratified_group_split
 from intents.unlabelled import check_unlabelled, count_unlabelled, without_known
 
@@ -113,7 +114,9 @@ def prepare(
     )
 
 
-def _select(tables: Sequence[RawRows], exclude_intents: Sequence[str], conflicts: str) -> tuple[_Selection, list[str]]:
+def _select(
+    tables: Sequence[RawRows], exclude_intents: Sequence[str], conflicts: str
+) -> tuple[_Selection, list[Problem]]:
     """Return the rows without repeats and without what is not wanted, and all that is wrong with them."""
     selection = _Selection(list(_examples(tables)))
     problems = [problem for table in tables for problem in table.problems]
@@ -143,7 +146,7 @@ def _drop_repeats(selection: _Selection) -> None:
     selection.reject(doomed)
 
 
-def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
+def _settle_conflicts(selection: _Selection, conflicts: str) -> list[Problem]:
     normalised = [normalise(example.text) for example in selection.kept]
     first: dict[str, str] = {}
     contested = {
@@ -165,7 +168,7 @@ def _settle_conflicts(selection: _Selection, conflicts: str) -> list[str]:
         places = "; ".join(f"{e.file}, row {e.row}: {e.intent}" for e in found)
         texts = " and ".join(dict.fromkeys(repr(e.text) for e in found))
         problems.append(
-            f"{places}: the same text {texts} under two intents (mend the file, or set prepare.conflicts=drop)"
+            Problem(f"{places}: the same text {texts} under two intents (mend the file, or set prepare.conflicts=drop)")
         )
     return problems
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from intents.cells import holds_rows, plain_values, without_surrogates
+from intents.problems import Problem, raise_problems
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_SHOWN_PROBLEMS = 50
-_SHOWN_ALIKE = 3  # rows with the same problem
 _TORN = (
     "a text that begins with a quotation mark takes in {} line(s) that look like rows; quote the whole text, and double"
     " the marks in it"
@@ -44,7 +43,7 @@ class RawRows:
     intents: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -52,29 +51,7 @@ class RawRows:
 
     def complain(self, number: int, message: str) -> None:
         """Note a problem of row `number`."""
-        self.problems.append(f"{self.path}, row {number}: {message}")
-
-
-def raise_problems(problems: list[str]) -> None:
-    """Raise one ValueError that lists `problems`, if there are any; what many rows of a file have is one line."""
-    if not problems:
-        return
-    alike: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        where, _, what = problem.partition(": ")
-        path, _, row = where.rpartition(", row ")
-        alike.setdefault((path, what) if path else (problem, ""), []).append(row)
-    lines: list[tuple[str, int]] = []
-    for (path, what), rows in alike.items():
-        if len(rows) > _SHOWN_ALIKE:
-            named = ", ".join(rows[:_SHOWN_ALIKE])
-            lines.append((f"  {path}, rows {named} and {len(rows) - _SHOWN_ALIKE} more: {what}", len(rows)))
-        else:
-            lines += [(f"  {path}, row {row}: {what}" if what else f"  {path}", 1) for row in rows]
-    shown = [line for line, _ in lines[:_SHOWN_PROBLEMS]]
-    if len(lines) > _SHOWN_PROBLEMS:
-        shown.append(f"  ... and {sum(count for _, count in lines[_SHOWN_PROBLEMS:])} more")
-    raise ValueError(f"{len(problems)} problem(s) in the data\n" + "\n".join(shown))
+        self.problems.append(Problem(message, str(self.path), number))
 
 
 def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: bool = True) -> RawRows:

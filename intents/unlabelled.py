@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from intents.duplicates import normalise, unlike_known
+from intents.problems import Problem
 from intents.rows import RawRows
 
 _NO_LABEL = -1
 
 
-def check_unlabelled(unlabelled: RawRows, untrained: str | None) -> list[str]:
+def check_unlabelled(unlabelled: RawRows, untrained: str | None) -> list[Problem]:
     """Return what is wrong with the texts, and a problem where some could be of the intent that is not trained on."""
     problems = list(unlabelled.problems)
     if untrained and len(unlabelled):
         problems.append(
-            f"prepare.unlabelled_source: with prepare.out_of_scope_use=threshold none of the texts in {unlabelled.path}"
-            f" could be taken for {untrained!r}, all would be learnt as another intent; set it to class or both, or"
-            " unlabelled_source to data/none"
+            Problem(
+                "prepare.unlabelled_source: with prepare.out_of_scope_use=threshold none of the texts in"
+                f" {unlabelled.path} could be taken for {untrained!r}, all would be learnt as another intent; set it to class or both, or"
+                " unlabelled_source to data/none"
+            )
         )
     return problems
 
