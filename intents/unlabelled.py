@@ -17,8 +17,8 @@ def check_unlabelled(unlabelled: RawRows, untrained: str | None) -> list[Problem
         problems.append(
             Problem(
                 "prepare.unlabelled_source: with prepare.out_of_scope_use=threshold none of the texts in"
-                f" {unlabelled.path} could be taken for {untrained!r}, all would be learnt as another intent; set it to class or both, or"
-                " unlabelled_source to data/none"
+                f" {unlabelled.path} could be taken for {untrained!r}, all would be learnt as another intent; set it to"
+                " class or both, or unlabelled_source to data/none"
             )
         )
     return problems

@@ -13,7 +13,7 @@ from intents.exported import MODEL_FILES
 
 WORKSPACE = "workspace"
 _ONNX = "onnx-"
-_ONNX_FILES = {_ONNX + variant: file for variant, file in MODEL_FILES.items()}
+_ONNX_FILES = {_ONNX + variant: MODEL_FILES[variant] for variant in ("int8", "fp32")}
 _LABELS = {
     WORKSPACE: "workspace (PyTorch)",
     "onnx-int8": "workspace (ONNX, int8)",
