@@ -53,7 +53,7 @@ def _override(name: str, value: Any, present: Any) -> Iterator[str]:
     if missing:
         raise ValueError(f"{name}: params.yaml has {', '.join(missing)} there, which -S cannot take away; name it, too")
     for key, entry in value.items():
-        if not re.fullmatch(r"[\w-]+", str(key)):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*|\d+", str(key)) or isinstance(entry, dict):
             raise ValueError(f"{name}: -S cannot name {key!r}; set it in params.yaml")
         yield f"{'' if key in known else '+'}{name}.{key}={_literal(entry)}"
 

@@ -52,16 +52,18 @@ def _check_exported_together() -> None:
 
     After `git checkout` without `dvc checkout` they are of two: Git holds the metrics, DVC the files.
     """
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     try:
-        repo = Repo()
-    except NotDvcRepoError:  # the parts were copied out of theirs
+        with Repo() as repo:
+            stages = [stage for stage in repo.index.stages if getattr(stage, "name", None) == "export"]
+            changed = [str(out) for stage in stages for out in stage.outs if out.hash_info and out.status()]
+    except (NotDvcRepoError, SCMError):  # the parts were copied out of theirs
         return
-    with repo:
-        stages = [stage for stage in repo.index.stages if getattr(stage, "name", None) == "export"]
-        changed = [str(out) for stage in stages for out in stage.outs if out.hash_info and out.status()]
+    except DvcException as error:
+        raise ValueError(error) from None
     if changed:
         raise ValueError(
             f"{' and '.join(changed)}: not what the stage `export` wrote, by dvc.lock: run `dvc repro`, or"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from apps.revisions import open_repository, path_in_git, remotes_of, resolve
+from apps.revisions import hashes_in_folder, open_repository, path_in_git, remotes_of, resolve
 from intents.calibrations import ABSTAIN
 from intents.grouping import Result
 from intents.params import flatten, load_yaml
@@ -76,16 +76,21 @@ class ResultReader:
                 )
 
     def _md5_of_source(self, rev: str, commit: str | None, path: str) -> str | None:
-        """Return the hash of a source at this revision; None where neither Git nor a .dvc file of its own has it."""
+        """Return the hash of a source at this revision, "" if it is gone; None where that cannot be known here."""
         try:
             return _md5(self._read_tracked(rev, commit, path))
         except (ValueError, IsADirectoryError):  # tracked by DVC, or outside the repository
             pass
-        try:
-            outs = _parse(self._read_tracked(rev, commit, f"{path}.dvc"))["outs"]
-        except ValueError:
-            return None
-        return str(outs[0]["md5"])
+        for tracked in (Path(path), *Path(path).parents[:-1]):  # the file, or a folder that it lies in
+            try:
+                md5 = str(_parse(self._read_tracked(rev, commit, f"{tracked.as_posix()}.dvc"))["outs"][0]["md5"])
+            except ValueError:
+                continue
+            if tracked == Path(path):
+                return md5
+            files = hashes_in_folder(self._repo, md5)
+            return None if files is None else files.get(Path(path).relative_to(tracked).as_posix(), "")
+        return None
 
     def _read_tracked(self, rev: str, commit: str | None, path: str) -> bytes:
         try:

@@ -9,6 +9,7 @@ The test split is left out: mending those test rows that a model gets wrong flat
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -140,7 +141,8 @@ def finish(options: argparse.Namespace, rows: list[Any]) -> None:
     print_review(rows, sys.stdout)
     write_review(options.output, rows)
     print(f"{options.output} has these {len(rows)} rows. Fill in corrected_intent where an intent is wrong or missing,")
-    print(f"leave it empty elsewhere, then: python -m apps.review --merge {options.output}")
+    column = f" --text-column {shlex.quote(options.text_column)}" if options.text_column else ""
+    print(f"leave it empty elsewhere, then: python -m apps.review --merge {options.output}{column}")
 
 
 def merge(options: argparse.Namespace, params: ReviewedParams) -> None:

@@ -1,6 +1,7 @@
 """Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
 
 import errno
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -75,6 +76,15 @@ def remotes_of(repo: "Repo") -> dict[str, dict[str, Any]]:
     """
     default = repo.config["core"].get("remote")
     return {"core": {"remote": default} if default else {}, "remote": dict(repo.config["remote"])}
+
+
+def hashes_in_folder(repo: "Repo", md5: str) -> dict[str, str] | None:
+    """Return the hash of each file in a folder that DVC tracks as `md5`; None where the cache has no good list."""
+    try:
+        files = json.loads(Path(repo.cache.local.oid_to_path(md5)).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return {file["relpath"]: file["md5"] for file in files}
 
 
 class NoSuchOutputError(ValueError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.remotes import remote_problems
-from apps.revisions import remotes_of, resolve
+from apps.revisions import hashes_in_folder, remotes_of, resolve
 from intents.cli import run
 
 if TYPE_CHECKING:
@@ -91,10 +91,14 @@ def _stale_command(stage: "Stage") -> Iterator[str]:
 def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
     for dep in stage.deps:
         maker = made.get(dep.fs_path)
-        if maker is None:
-            # What lies in a folder that DVC tracks need not be there; where it is, it is compared.
-            if dep.exists or not any(dep.fs_path.startswith(f"{folder}/") for folder in made):
-                yield from _stale_file(dep)
+        folder = next((out for path, out in made.items() if dep.fs_path.startswith(f"{path}/")), None)
+        if maker is None and folder is not None and not dep.exists:  # data that is not pulled, or of a revision
+            files = hashes_in_folder(stage.repo, str(folder.hash_info.value))
+            name = Path(dep.fs_path).relative_to(folder.fs_path).as_posix()
+            if files is not None and files.get(name) != dep.hash_info.value:
+                yield f"{dep} is {'modified' if name in files else 'deleted'} since dvc.lock"
+        elif maker is None:
+            yield from _stale_file(dep)
         elif dep.hash_info != maker.hash_info:
             yield f"the {dep} in dvc.lock that it read is not the one that {maker.stage.addressing} wrote"
 

@@ -14,7 +14,8 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before this started
+            sys.stdout.flush()
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
@@ -28,6 +29,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _reader_is_gone() -> bool:
     """Say whether nobody reads standard output any more: a connection elsewhere breaks with the same error."""
+    if sys.stdout is None or not hasattr(select, "poll"):  # Windows has none
+        return False
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return bool(poll.poll(0))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 _LARGE = 100_000  # texts from which on chance collisions would cost more than the last 0.3 % of recall is worth
 _WINDOW = 64  # in a crowded bucket a text is compared with this many neighbours
 _CHUNK = 1 << 22
+_FIRST_COMPARED = 64  # known texts of a group
 _NOT_WORD = re.compile(r"[\W_]+")
 _ASCII_SIGN = re.compile(r"[#$+<=>|~]")  # those for which _is_sign holds
 
@@ -126,11 +127,25 @@ def like_any(texts: Sequence[str], groups_n: IntArray, known_n: NDArray[np.bool_
         dtype=np.int64,
     )
     _, position_of = np.unique(distinct_of, return_index=True)
-    chosen = [texts[position] for position in position_of]
+    chosen, groups, known = [texts[position] for position in position_of], groups_n[position_of], known_n[position_of]
     alike = np.zeros(len(position_of), dtype=bool)
-    for _, found in pairs_across(chosen, groups_n[position_of], np.where(known_n[position_of], 0, 1), threshold):
-        alike[found] = True
+    # Most texts of a large group, phrases of one template for instance, are like one of a few of it.
+    for compared in (known & (_ranks(groups, known) < _FIRST_COMPARED), known):
+        part = np.flatnonzero(compared | ~(known | alike))
+        pairs = pairs_across([chosen[i] for i in part], groups[part], np.where(known[part], 0, 1), threshold)
+        for _, found in pairs:
+            alike[part[found]] = True
     return np.flatnonzero(alike[distinct_of])
+
+
+def _ranks(groups_n: IntArray, known_n: NDArray[np.bool_]) -> IntArray:
+    """Return how many known texts of its group stand before each of n texts, (n,)."""
+    order = np.argsort(groups_n, kind="stable")
+    before: IntArray = np.cumsum(known_n[order]) - known_n[order]
+    starts = np.flatnonzero(np.diff(groups_n[order], prepend=-1))
+    ranks = np.empty(len(groups_n), dtype=np.int64)
+    ranks[order] = before - np.repeat(before[starts], np.diff(starts, append=len(order)))
+    return ranks
 
 
 def unlike_known(texts: Sequence[str], known: Sequence[str], threshold: float) -> tuple[IntArray, IntArray]:

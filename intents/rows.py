@@ -97,9 +97,13 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
 
 
 def _num_rows_in(cell: str, num_columns: int, position: int, intents: set[str]) -> int:
-    """Return how many lines of a CSV's cell look like whole rows, with one of the `intents` at `position`."""
-    lines = (next(csv.reader([line]), []) for line in cell.splitlines()[:-1] if line.count(",") >= num_columns - 1)
-    return sum(len(cells) == num_columns and cells[position].strip() in intents for cells in lines)
+    """Return how many lines of a CSV's cell look like whole rows, with one of the `intents` at `position`.
+
+    0 where the first does not, with which a text that takes in rows begins. Prose has a blank after its commas.
+    """
+    lines = (next(csv.reader([line]), []) for line in cell.splitlines()[:-1])
+    are_rows = [len(cells) == num_columns and cells[position] in intents for cells in lines]
+    return sum(are_rows) if are_rows[:1] == [True] else 0
 
 
 def _find_columns(path: Path, columns: Columns, header: list[str], labelled: bool) -> list[int | None]:

@@ -22,7 +22,7 @@ from pydantic import Field
 from intents.calibrations import CALIBRATION_FILE, read_calibration
 from intents.cli import run
 from intents.files import atomic_path, sha256_of, write_text
-from intents.params import Params, load_params, read_params
+from intents.params import OutOfScopeParams, Params, load_params, read_params
 
 ENCODER_MANIFEST = Path("models/encoder/manifest.json")
 TRAINED_DIR = Path("models/trained")
@@ -67,7 +67,7 @@ def facts(example: str) -> dict[str, Any]:
     intents = [config["id2label"][label] for label in sorted(config["id2label"], key=int)]
     all_params = read_params()
     calibration = read_calibration(CALIBRATION_DIR, intents)
-    scope = all_params["prepare"]
+    scope = load_params("prepare", OutOfScopeParams)
     return {
         "intents": intents,
         "parameters": train["parameters"]["all"],
@@ -88,8 +88,7 @@ def facts(example: str) -> dict[str, Any]:
         "per_intent": _table("per_intent"),
         "calibration": calibration,
         # An intent that no training row has is answered by its threshold alone.
-        "thresholds_count": scope["out_of_scope_use"] == "threshold"
-        and scope["out_of_scope_intent"] == calibration.reject,
+        "thresholds_count": scope.out_of_scope_use == "threshold" and scope.out_of_scope_intent == calibration.reject,
         "max_length": all_params["tokenize"]["max_length"],
         "checkpoint_sha256": sha256_of(TRAINED_DIR / "model.safetensors"),
         "best": train["best"],

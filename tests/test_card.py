@@ -174,6 +174,12 @@ def test_a_release_holds_all_parts(parts):
     assert Path("out/model.safetensors").read_bytes() == b"weights"
 
 
+def test_a_release_of_a_copy_without_git(parts):
+    Path(".dvc").mkdir()
+    release(Path("out"))
+    assert Path("out/model.safetensors").exists()
+
+
 def test_a_release_of_two_classifiers_is_refused(parts):
     Path("models/classifier/model.safetensors").write_bytes(b"others")
     with pytest.raises(ValueError, match="models/onnx was exported from another classifier than models/classifier"):

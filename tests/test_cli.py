@@ -30,6 +30,11 @@ def test_a_command_that_fails_says_why_and_returns_a_status(main, status, messag
     assert message == "Traceback" or "Traceback" not in done.stderr
 
 
+def test_a_command_whose_output_is_closed_ends_well():
+    done = run_command("print('done')", ">&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_stops_early_ends_a_command_quietly():
     done = run_command("[print(i) for i in range(10**6)]", "| head -n 1")
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")

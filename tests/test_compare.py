@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from apps.compare import main
 from apps.results import ResultReader
@@ -157,6 +158,23 @@ def test_a_commit_whose_settings_were_never_run_is_left_out_of_all_and_refused_b
 @pytest.mark.parametrize("name", ["nope", " ", "HEAD:params.yaml", "HEAD^{tree}"])
 def test_a_name_that_nothing_has_is_an_error_that_says_where_to_look(repository, refusal, name):
     assert f"no branch, tag, commit or experiment is called {name!r}" in refusal(repository, "HEAD", name)
+
+
+def test_data_in_a_folder_that_dvc_tracks_and_no_run_has_read_is_no_result(repository, refusal):
+    (repository / "my").mkdir()
+    (repository / "my/rows.csv").write_text("first\n")
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text())
+    stages["stages"]["evaluate"]["deps"].append("my/rows.csv")
+    (repository / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    run(repository, "dvc", "add", "-q", "my")
+    run(repository, "dvc", "repro", "-q")
+    commit(repository, "data")
+    run(repository, "git", "tag", "good")
+    (repository / "my/rows.csv").write_text("second\n")
+    run(repository, "dvc", "add", "-q", "my")
+    commit(repository, "other data, and no run")
+    message = "HEAD: my/rows.csv has changed since the results were made; `dvc repro` or `dvc exp run` first"
+    assert message in refusal(repository, "good", "HEAD")
 
 
 def test_code_that_was_edited_and_not_run_is_no_result(repository, refusal):

@@ -152,6 +152,27 @@ def test_a_copy_without_a_repository_answers_with_what_it_holds(demo_repository:
     assert answer(Catalogue(tmp_path, 1, 1).load("workspace"), "open my window", 0.5).intent == "driver_window_down"
 
 
+def test_a_slow_remote_keeps_nobody_from_what_is_here(demo_repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(demo_repository, folder, symlinks=True)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    with serving(folder) as server, socket.create_server(("127.0.0.1", 0)) as remote, ThreadPoolExecutor(1) as client:
+        assert classify(server, text="open my window", classifier="careful").status_code == 200
+        shutil.rmtree(folder / ".dvc/cache")
+        url = f"http://127.0.0.1:{remote.getsockname()[1]}"  # whoever connects waits for good
+        (folder / ".dvc/config").write_text(f"[core]\nremote = slow\n['remote \"slow\"']\nurl = {url}\n")
+        waiting = client.submit(classify, server, text="open my window", classifier="swapped")
+        remote.settimeout(60)
+        connection, _ = remote.accept()
+        for name in ("workspace", "careful"):
+            assert classify(server, text="open my window", classifier=name).status_code == 200
+        assert not waiting.done()
+        connection.close()
+        remote.close()
+        assert waiting.result().status_code == 400
+        assert "has no models/classifier in the DVC cache or its remote" in waiting.result().json()["error"]
+
+
 def test_serves_no_file_of_the_repository(server: str, demo_repository: Path) -> None:
     for path in (demo_repository / "models/classifier/config.json", Path("/etc/passwd")):
         assert httpx.get(f"{server}/gradio_api/file={path}", timeout=60).status_code in (403, 404)

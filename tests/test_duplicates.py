@@ -143,6 +143,8 @@ def test_pairs_across_are_those_of_an_exhaustive_search(monkeypatch):
     assert len(pairs) == len(expected) and set(pairs) == expected
     alike = like_any([*texts, *texts], np.tile(groups, 2), np.tile(sides, 2) == 0, 0.6)
     once = {j for i, j in expected if sides[i] == 0}
+    monkeypatch.setattr("intents.duplicates._FIRST_COMPARED", 2)
+    assert like_any(texts, groups, sides == 0, 0.6).tolist() == sorted(once)
     assert alike.tolist() == sorted([*once, *(300 + j for j in once)])
 
 
@@ -150,3 +152,17 @@ def test_nothing_is_like_nothing():
     nothing = np.zeros(0, dtype=np.int64)
     assert list(pairs_across([], nothing, nothing, 0.7)) == []
     assert unlike_known([], ["open"], 0.7)[0].tolist() == unlike_known([], [], 0.7)[1].tolist() == []
+
+
+def test_phrases_of_one_template_are_not_all_compared_with_one_another(monkeypatch):
+    looked_at = []
+
+    def counted(texts, groups_n, sides_n, threshold):
+        looked_at.append(sum(sides_n == 0) * sum(sides_n == 1))
+        return pairs_across(texts, groups_n, sides_n, threshold)
+
+    monkeypatch.setattr("intents.duplicates.pairs_across", counted)
+    texts = [f"hello i would like to know the status of my order number {i * 7919 % 10**6:06}" for i in range(3000)]
+    known = np.arange(3000) < 1000
+    assert like_any(texts, near_duplicate_groups(texts, 0.7), known, 0.7).tolist() == list(range(1000, 3000))
+    assert sum(looked_at) < 0.1 * 1000 * 2000

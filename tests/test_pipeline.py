@@ -247,6 +247,9 @@ def test_a_release_with_metrics_of_another_export_is_refused(repository, tmp_pat
     with pytest.raises(ValueError, match="metrics/export.json: not what the stage `export` wrote, by dvc.lock"):
         release(tmp_path / "release")
     assert not (tmp_path / "release").exists()
+    Path("dvc.lock").write_text("stages: [")
+    with pytest.raises(ValueError, match=r"dvc\.lock"):
+        release(tmp_path / "release")
     undo(repository)
 
 

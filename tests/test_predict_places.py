@@ -351,6 +351,19 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(("source", "target"), [("one/in.csv", "two/in.csv"), ("one", "two")])
+def test_two_names_of_one_file_are_not_two_files(classifier, tmp_path, monkeypatch, source, target):  # noqa: F811
+    """As where a folder is mounted twice, or a file system takes upper and lower case for the same."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/in.csv").write_text("text\non\n")
+    (tmp_path / "two").symlink_to("one")
+    monkeypatch.setattr("os.path.realpath", os.path.abspath)
+    with pytest.raises(ValueError, match="is INPUT: choose another name|is one of the inputs"):
+        answer(source, target, "--model", classifier)
+    assert (tmp_path / "one/in.csv").read_text() == "text\non\n"
+
+
 def test_an_output_that_was_there_survives_a_run_that_fails(classifier, tmp_path):  # noqa: F811
     content = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": texts_of(50_000)}), content, row_group_size=10_000)

@@ -175,6 +175,26 @@ def test_a_window_ends_early_where_rows_are_large(tmp_path):
         assert max(sizes) < 200, path
 
 
+@pytest.mark.parametrize("uneven", ["few cells that are large", "one cell in many places", "categories"])
+def test_windows_are_bounded_whatever_parquet_says_of_their_size(tmp_path, uneven):
+    long = ["a" * 150_000, "b" * 150_000]
+    if uneven == "few cells that are large":
+        cells = pa.array([""] * 100_000 + [long[i % 2] for i in range(500)])
+    else:
+        cells = pa.array([long[i % 2] for i in range(2_000)])
+    if uneven == "categories":
+        cells = cells.dictionary_encode()
+    pq.write_table(pa.table({"text": ["on"] * len(cells), "note": cells}), tmp_path / "in.parquet")
+    seen = 0
+    with open_table(Source(str(tmp_path / "in.parquet"), "parquet")) as opened:
+        for window in opened.windows:
+            notes = window.batch(opened.schema).column("note").to_pylist()
+            assert sum(map(len, notes)) < 1 << 26
+            assert notes == cells[seen : seen + len(notes)].to_pylist()
+            seen += len(notes)
+    assert seen == len(cells)
+
+
 def test_times_in_a_zone_that_python_lacks_are_written_as_strings(classifier, tmp_path):  # noqa: F811
     times = pa.array([0, None], pa.timestamp("s", tz="Foo/Bar"))
     write_jsonl(tmp_path / "in/b.jsonl", [{"text": "on"}])

@@ -106,6 +106,9 @@ def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
     [
         ("{}", "train.limits: params.yaml has a there, which -S cannot take away; name it, too"),
         ("{a: 1, card arrival: 2}", "train.limits: -S cannot name 'card arrival'; set it in params.yaml"),
+        ("{a: 1, öffnen: 2}", "train.limits: -S cannot name 'öffnen'; set it in params.yaml"),
+        ("{a: 1, -x: 2}", "train.limits: -S cannot name '-x'; set it in params.yaml"),
+        ("{a: {b: 1}}", "train.limits: -S cannot name 'a'; set it in params.yaml"),
     ],
 )
 def test_a_mapping_that_cannot_be_given_is_refused(write_recipe, limits, message):

@@ -88,8 +88,9 @@ def test_unlabelled_texts_are_listed_labelled_and_appended(project, tmp_path, wr
     known = read(SOURCE)[0]["text"]
     clear = "open the window glass pane air lower"
     unclear = "open wipers window rain wet glass"
-    calls = write_csv("calls.csv", ["id", "text"], [["1", known], ["2", clear], ["3", unclear], ["4", unclear + "!"]])
-    project("--unlabelled", calls)
+    calls = write_csv("calls.csv", ["id", "said"], [["1", known], ["2", clear], ["3", unclear], ["4", unclear + "!"]])
+    listed = ("--unlabelled", calls, "--text-column", "said")
+    project(*listed)
     output = capsys.readouterr().out
     assert "1 of 4 texts are in the data already" in output
     assert "there is no models/classifier: scoring with logistic regression" in output
@@ -98,9 +99,9 @@ def test_unlabelled_texts_are_listed_labelled_and_appended(project, tmp_path, wr
     assert {row["reason"] for row in rows} == {"unlabelled"}
 
     correct("review.csv", row4="wipers_on", row5="wipers_on")
-    project("--merge", "review.csv")
+    project(*output.splitlines()[-1].partition("-m apps.review ")[2].split())
     assert (tmp_path / SOURCE).read_text().splitlines()[-1] == f"{rows[0]['text']},wipers_on"
-    project("--unlabelled", calls)
+    project(*listed)
     assert [row["text"] for row in read("review.csv")] == [clear]
 
 

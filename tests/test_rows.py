@@ -262,8 +262,12 @@ def test_a_stray_quote_that_takes_in_rows_of_a_csv_is_named(tmp_path):
     content = f'text,intent\nopen it,open\nshut,shut\n"{torn}",open\n'
     message = message_of(tmp_path / "a.csv", content)
     assert "a.csv, row 4: a text that begins with a quotation mark takes in 2 line(s) that look like rows;" in message
-    rows = read(tmp_path / "a.csv", 'text,intent\n"Hello,\nopen it, please\nthanks",open\n')
-    assert not rows.problems and rows.texts == ["Hello,\nopen it, please\nthanks"]
+
+
+@pytest.mark.parametrize("text", ["Hello,\nopen it, please\nthanks", "No, thanks\nI am fine", "Fine\nno,thanks\nbye"])
+def test_a_quoted_text_of_several_lines_is_a_text(tmp_path, text):
+    rows = read(tmp_path / "a.csv", f'text,intent\n"{text}",thanks\nopen it,please\n')
+    assert not rows.problems and rows.texts == [text, "open it"]
 
 
 def test_of_unlabelled_parquet_the_texts_alone_are_read(tmp_path):

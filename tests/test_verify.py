@@ -94,8 +94,17 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     (author.path / "my/rows.csv.dvc").unlink()
     author.dvc("add", "--quiet", "my")
     author.dvc("repro", "--quiet", "prepare")
+    author.commit("A folder")
     source.unlink()
     assert not [line for line in verify(author, "--lock-only", fails=True) if "my/" in line]  # it need not be pulled
+    author.git("checkout", "--quiet", ".")
+    author.dvc("checkout", "--quiet", "my")
+    source.write_text(source.read_text() + "open it a bit,no_intent,plain\n")
+    author.dvc("add", "--quiet", "my")
+    author.commit("Other data, and no run")
+    stale = "prepare: my/rows.csv is modified since dvc.lock; run `dvc repro` and commit dvc.lock"
+    assert stale in verify(author, "--lock-only", "--rev", "HEAD", fails=True)
+    assert stale not in verify(author, "--lock-only", "--rev", "HEAD~1", fails=True)
 
 
 def test_each_output_that_the_remote_lacks_is_one_line(shared):

@@ -2,10 +2,11 @@
 
 import threading
 from collections import Counter, OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.revisions import fetch_output, open_repository
+from apps.revisions import CACHE_DIR, NoSuchOutputError, fetch_output, open_repository, resolve
 from intents.bulk.loading import DEFAULT_VARIANT, load_scorer
 from intents.bulk.scoring import Scorer
 from intents.calibrations import CALIBRATION_FILE, Calibration
@@ -42,7 +43,7 @@ class Catalogue:
         self._num_kept = num_kept
         self._loaded: OrderedDict[tuple[str, int], Loaded] = OrderedDict()
         self._lock = threading.Lock()
-        self._fetching = threading.Lock()  # of its own: a slow remote keeps nobody from what is loaded
+        self._fetching = threading.Lock()  # of its own: a slow remote keeps nobody from what is here
 
     def choices(self) -> list[tuple[str, str]]:
         """Return (label, name) of the classifiers to choose from, the workspace's first."""
@@ -51,11 +52,35 @@ class Catalogue:
         found = [(_LABELS[name], name) for name in names]
         return found + [(f"{kind} {rev}", rev) for kind, rev in _revisions(self._root) if rev not in _LABELS]
 
-    def load(self, name: str) -> Loaded:
-        """Return the classifier called `name`: one of `choices`, or any other revision.
+    def is_here(self, name: str) -> bool:
+        """Tell whether the classifier called `name` can be loaded without waiting for a remote.
 
         Raises:
             ValueError: there is none of that name.
+
+        """
+        _check_name(name)
+        return name in _LABELS or self._copy_of(name, _CLASSIFIER_DIR).exists()
+
+    def fetch(self, name: str) -> None:
+        """Bring the classifier called `name` here, and its answers to the test split, if there are any.
+
+        Raises:
+            ValueError: there is none of that name, or the remote does not give it.
+
+        """
+        if self.is_here(name):
+            return
+        with self._fetching:
+            fetch_output(name, _CLASSIFIER_DIR, self._root)
+            with suppress(NoSuchOutputError):
+                fetch_output(name, _PREDICTIONS, self._root)
+
+    def load(self, name: str) -> Loaded:
+        """Return the classifier called `name`: one of `choices`, or any other revision that was fetched.
+
+        Raises:
+            ValueError: there is none of that name here.
 
         """
         _check_name(name)
@@ -78,7 +103,7 @@ class Catalogue:
         """
         _check_name(name)
         if name not in _LABELS:
-            return self._fetch(name, _PREDICTIONS)
+            return self._fetched(name, _PREDICTIONS)
         path = self._root / _PREDICTIONS
         if not path.is_file():
             raise ValueError(f"{_PREDICTIONS} does not exist: run `dvc repro`, or `dvc pull {_PREDICTIONS}`")
@@ -94,11 +119,16 @@ class Catalogue:
                     f"{_ONNX_DIR} holds no {_ONNX_FILES[name]}: run `dvc repro`, or `dvc pull {_ONNX_DIR}`"
                 )
             return folder
-        return self._fetch(name, _CLASSIFIER_DIR)
+        return self._fetched(name, _CLASSIFIER_DIR)
 
-    def _fetch(self, rev: str, path: str) -> Path:
-        with self._fetching:
-            return fetch_output(rev, path, self._root)
+    def _copy_of(self, rev: str, path: str) -> Path:
+        return self._root / CACHE_DIR / resolve(rev, self._root) / path
+
+    def _fetched(self, rev: str, path: str) -> Path:
+        copy = self._copy_of(rev, path)
+        if not copy.exists():
+            raise ValueError(f"revision {rev!r} has no {path} here; choose it anew to fetch it")
+        return copy
 
 
 def _check_name(name: str) -> None:

@@ -32,6 +32,8 @@ SELECT_ON_FOCUS = """() => document.addEventListener("focusin",
 _NOBODY = ""
 # Events wait for one another only within a lane: a long file does not hold up those who type.
 _QUESTIONS: dict[str, Any] = {"concurrency_id": "questions", "api_visibility": "private"}
+# One at a time; those that choose what is here already pass the others by.
+_DOWNLOADS: dict[str, Any] = {"concurrency_id": "downloads", "concurrency_limit": 4, "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,19 @@ class Desk:
         checked = self.limits.check_text(text)
         return answering.answer(self.catalogue.load(name), checked, self.threshold)
 
-    def show_answers(self, text: str | None, first: str | None, second: str | None) -> str:
-        """Return the answers of one or two classifiers as HTML."""
+    def fetch(self, first: str | None, second: str | None) -> str:
+        """Bring the chosen classifiers here; return what is wrong with one of them, if anything."""
+        try:
+            for name in _names(first, second):
+                self.catalogue.fetch(name)
+        except ValueError as error:
+            return _sentence(error)
+        return ""
+
+    def show_answers(self, text: str | None, first: str | None, second: str | None, problem: str = "") -> str:
+        """Return the answers of one or two classifiers as HTML, or the `problem` with one of them."""
+        if problem:
+            return render("answers", problem=problem)
         if not (text or "").strip():
             return render("answers", answers=[])
         try:
@@ -110,21 +123,18 @@ def build_page(desk: Desk, url: str) -> gr.Blocks:
         gr.HTML(render("masthead", title=desk.title))
         with gr.Row():
             first, second = _choosers(desk)
+        problem = gr.State("")
+        chosen = gr.on([first.change, second.change], desk.fetch, [first, second], problem, **_DOWNLOADS)
         with gr.Tab("Try it"):
-            _try_tab(desk, first, second)
+            _try_tab(desk, first, second, chosen, problem)
         with gr.Tab("A whole file"):
             _batch_tab(desk, first)
         with gr.Tab("How good is it?") as matrix_tab:
             matrices = gr.HTML()
         with gr.Tab("From a program"):
             gr.HTML(render("rest", url=url, limits=limits, example=desk.example))
-        gr.on(
-            [matrix_tab.select, first.change, second.change],
-            desk.show_matrices,
-            [first, second],
-            matrices,
-            **_QUESTIONS,
-        )
+        for event in (matrix_tab.select, chosen.then):
+            event(desk.show_matrices, [first, second], matrices, **_QUESTIONS)
         page.load(lambda: _choices(desk), None, [first, second], show_progress="hidden", **_QUESTIONS)
     # Mounted, not launched, gradio would let a client name any file of this machine as one that it has uploaded.
     page.has_launched = True
@@ -158,7 +168,8 @@ def _choices(desk: Desk) -> tuple[Any, Any]:
     return gr.Dropdown(choices=choices), gr.Dropdown(choices=[("nobody", _NOBODY), *choices])
 
 
-def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown) -> None:
+def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown, chosen: Any, problem: gr.State) -> None:
+    """Fill the tab; `chosen` is the event that a classifier was chosen and, unless there is a `problem`, fetched."""
     text = gr.Textbox(
         label="Text",
         placeholder=desk.example,
@@ -177,7 +188,8 @@ def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown) -> None:
         "js": cut,
         **_QUESTIONS,
     }
-    gr.on([text.submit, first.change, second.change], **asked)
+    text.submit(**asked)
+    chosen.then(**asked | {"inputs": [text, first, second, problem], "js": cut.replace("second)", "second, problem)")})
     with gr.Row(elem_classes="examples"):
         for group, texts in _example_groups(desk).items():
             with gr.Column(min_width=400):

@@ -46,11 +46,15 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
             Middleware(BodyLimit, upload_bytes=limits.upload_bytes),
         ],
     )
-    gate = Gate(limits.concurrency, limits.queue)
+    gate, downloads = Gate(limits.concurrency, limits.queue), Gate(1, limits.queue)
 
     @server.post("/api/classify")
     async def classify(question: Question) -> dict[str, Any]:
         """Return the intent of one text, the probabilities, and what to do."""
+        here = await run_in_threadpool(desk.catalogue.is_here, question.classifier)
+        if not here:  # a slow remote keeps nobody from what is here
+            async with downloads:
+                await run_in_threadpool(desk.catalogue.fetch, question.classifier)
         async with gate:
             answer = await run_in_threadpool(desk.ask, question.text, question.classifier)
         return asdict(answer)

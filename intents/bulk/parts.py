@@ -118,7 +118,7 @@ def _single(
         )
     if target != STANDARD:
         target = output_path_of(target)
-        if source != STANDARD and _identity(target) == _identity(source):
+        if source != STANDARD and _names(target) & _names(source):
             raise ValueError(f"OUTPUT {target} is INPUT: choose another name")
     return Part(target.rsplit("/", 1)[-1], Source(source, kind, text_column, encoding), target, target_kind)
 
@@ -128,12 +128,12 @@ def _refuse_own_inputs(parts: Sequence[Part], base: str, pattern: str) -> None:
 
     The inputs are those in the folder `base` that match the glob `pattern`; "" are all of them.
     """
-    sources = {_identity(part.source.place) for part in parts}
+    sources = {name for part in parts for name in _names(part.source.place)}
     matches = re.compile(glob_translate(glob.escape(base.rstrip("/")) + pattern)).match
     for part in parts:
-        target = _identity(part.target)
-        if target in sources:
+        if _names(part.target) & sources:
             raise ValueError(f"OUTPUT {part.target} is one of the inputs, and would be lost; choose another folder")
+        target = _identity(part.target)
         if matches(target) if pattern.strip("/") else _within(target, base):
             raise ValueError(f"OUTPUT {part.target} lies within INPUT: its answers would be read as texts")
 
@@ -142,6 +142,17 @@ def _identity(place: str) -> str:
     """Return the one name of what `place` is a name of, links resolved."""
     filesystem, path = filesystem_of(place)
     return str(filesystem.unstrip_protocol(path)) if is_remote(place) else os.path.realpath(path)
+
+
+def _names(place: str) -> set[Any]:
+    """Return what tells files apart: the one name and, of a file on this machine, what the file system calls it.
+
+    A folder that is mounted twice, or letters that the file system takes for others, give a file two names.
+    """
+    if is_remote(place) or not os.path.exists(place):
+        return {_identity(place)}
+    status = os.stat(place)
+    return {_identity(place), (status.st_dev, status.st_ino)}
 
 
 def _find_tables(

@@ -23,6 +23,7 @@ from intents.cells import plain_values, without_surrogates
 
 _WINDOW_CHARACTERS = 1 << 25  # a window ends early at so many, so that long texts do not fill the memory
 _SPECIMEN_RECORDS = 1000
+_ROWS_READ_AT_ONCE = 64  # of Parquet, which does not say how large the next ones are
 Record = tuple[Any, str]  # a row's cells and what is wrong with it
 
 
@@ -215,7 +216,7 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
     def windows() -> Iterator[Window]:
         nonlocal done
         try:
-            for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
+            for batch in _windows_of(file):
                 done += len(batch)
                 values = plain_values(batch.column(source.text_column))
                 yield make_window(batch, values, [""] * len(values), "utf-8")
@@ -232,7 +233,20 @@ def _open_parquet(source: Source, stored: BinaryIO) -> Table:
     return Table(schema, windows(), lambda: size * done // max(file.metadata.num_rows, 1))
 
 
-def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """Return how many rows of a file make a window: fewer where they are large."""
-    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    return max(1, min(WINDOW_ROWS, _WINDOW_CHARACTERS * metadata.num_rows // max(size, 1)))
+def _windows_of(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file, so many at once as make a window: fewer where they are large."""
+    waiting: list[pa.RecordBatch] = []
+    size = 0
+    for batch in file.iter_batches(batch_size=_ROWS_READ_AT_ONCE):
+        waiting.append(batch)
+        size += sum(map(_bytes_of, batch.columns))
+        if len(waiting) == WINDOW_ROWS // _ROWS_READ_AT_ONCE or size > _WINDOW_CHARACTERS:
+            yield pa.concat_batches(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_batches(waiting)
+
+
+def _bytes_of(column: pa.Array) -> int:
+    """Return how many bytes the cells take, each written out."""
+    return int((column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes)
