@@ -36,7 +36,8 @@ def _processor() -> str:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         flags = next((line for line in lines if line.startswith("flags")), "")
-        return names[0] + (" (AVX-512 bf16)" if "avx512_bf16" in flags else "")
+        if names:  # ARM's has none
+            return names[0] + (" (AVX-512 bf16)" if "avx512_bf16" in flags else "")
     return platform.processor() or platform.machine()
 
 

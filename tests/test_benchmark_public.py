@@ -105,6 +105,14 @@ def test_two_seeds_end_to_end(tmp_path, benchmark, capsys):
     assert len(recorded(tmp_path)) == 2
 
 
+def test_results_of_more_seeds_are_not_replaced(tmp_path, benchmark, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/results.json").write_text('{"clinc150": {"runs": [{"seed": 0}, {"seed": 1}]}}')
+    monkeypatch.setattr(sys, "argv", ["run", "clinc150", "--seeds", "0", "--results", str(tmp_path / "results")])
+    with pytest.raises(ValueError, match=r"--seeds: 1 seed\(s\) would replace clinc150's results of 2"):
+        run.main()
+
+
 def sorted_by_age(folder, stage):
     return sorted(folder.glob(f"{stage}-*"), key=lambda path: path.stat().st_mtime_ns)
 

@@ -167,6 +167,14 @@ def test_the_report_compares_with_the_target_of_the_pipeline():
     assert "5.0, 6.5 s" in text
 
 
+def test_a_machine_without_bf16_and_a_run_without_a_target_are_reported_as_far_as_they_go():
+    measured = {"rates": [{"fp32": 100.0}], "trainings": [training("quick", [0.9]), training("setfit", [0.8])]}
+    text = section({"conditions": {"date": "2026-01-01", "commit": "abc"}, "sets": {"driver": measured}})
+    assert "100 to 100 GFLOP/s in fp32." in text and "Target" not in text.partition("products, before")[2]
+    assert "share of the bf16 rate |" not in text.partition("| system | figure")[2]
+    assert "to target against setfit" not in text
+
+
 def test_absent_public_data_is_skipped_with_a_message(tmp_path, monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "nowhere"))
     message = find_set("banking77")

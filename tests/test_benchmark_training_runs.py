@@ -108,6 +108,7 @@ def test_the_gpu_benchmark_knows_the_recipes_and_the_data_sheets():
         "bert-large-qlora", None
     )
     assert data_sheet_rate("NVIDIA H100 PCIe") < data_sheet_rate("NVIDIA H100 80GB HBM3")
+    assert data_sheet_rate("NVIDIA L4") < data_sheet_rate("NVIDIA L40") < data_sheet_rate("NVIDIA L40S")
     assert data_sheet_rate("Unknown") is None
 
 

@@ -116,7 +116,8 @@ def main() -> None:
     facts["load"] += f" to {os.getloadavg()[0]:.1f}"
     if options.texts is None:
         add_section(RESULTS_PATH, facts, to_markdown(rows))
-        write_json(RESULTS_PATH.with_suffix(".json"), {"conditions": facts, "rows": rows})
+        if options.variants == list(VARIANTS):
+            write_json(RESULTS_PATH.with_suffix(".json"), {"conditions": facts, "rows": rows})
         print(f"{RESULTS_PATH} has the table")
 
 

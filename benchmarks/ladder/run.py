@@ -56,7 +56,7 @@ def training_seconds(revision: str) -> float:
     }
     num_epochs = len(dvc.api.read("metrics/plots/training.csv", rev=revision).splitlines()) - 1
     num_texts = metrics["prepare"]["rows"]["train"] + metrics["tokenize"]["mistyped"]
-    return num_epochs * num_texts / metrics["train"]["examples_per_second"]
+    return num_epochs * metrics["train"]["passes_per_epoch"] * num_texts / metrics["train"]["examples_per_second"]
 
 
 def ladder(seeds: list[str]) -> Iterator[tuple[str, Row, float]]:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.machine import describe
 from intents.batching import TokenizedTexts
+from intents.cli import run
 from intents.files import write_text
 from intents.methods import ModelSettings, build_trainee, finish
 from intents.params import read_params
@@ -132,22 +134,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     arguments = parser.parse_args()
+    lacking = [name for name in ("peft", "bitsandbytes") if not find_spec(name)]
+    if lacking and any("method" in VARIANTS[name] for name in arguments.only):
+        raise ValueError(f"variants with lora need {lacking[0]}: pip install -e '.[lora]', or name others with --only")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     validation = TokenizedTexts(TOKENIZED_DIR / "validation.parquet")
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.only}
+    earlier = RESULTS_PATH.read_text(encoding="utf-8").removeprefix(HEADER) if RESULTS_PATH.exists() else ""
     with tempfile.TemporaryDirectory() as folder:
         train_path = subset(TOKENIZED_DIR / "train.parquet", arguments.rows, Path(folder))
         num_rows = len(TokenizedTexts(train_path))
         for seed in range(arguments.seeds):
             for name in tqdm(arguments.only, desc=f"seed {seed}", file=sys.stderr):
                 measured[name].append(measure(VARIANTS[name], train_path, validation, seed))
-    earlier = RESULTS_PATH.read_text(encoding="utf-8").removeprefix(HEADER) if RESULTS_PATH.exists() else ""
-    table = section(measured, num_rows, arguments.seeds)
-    write_text(RESULTS_PATH, f"{HEADER}\n{table}{earlier}")
+            table = section(measured, num_rows, seed + 1)
+            write_text(RESULTS_PATH, f"{HEADER}\n{table}{earlier}")  # what comes next may fail
     print(table)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

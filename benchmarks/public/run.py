@@ -6,7 +6,7 @@ Writes results.json and results.md beside this file; they hold of each set the s
 in .cache/public (delete it at any time): an interrupted benchmark goes on, and only what changed runs anew.
 
     python -m benchmarks.public.run                                     all sets, 5 seeds
-    python -m benchmarks.public.run banking77 --seeds 0 1
+    python -m benchmarks.public.run banking77 --seeds 0 1 --results trial
     python -m benchmarks.public.run clinc150 --validation-only -S prepare.out_of_scope_use=threshold
 
 An experiment (-S or --validation-only) goes to experiments.json and to the last table of results.md, which shows its
@@ -128,6 +128,16 @@ def report(name: str, runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def check_replaced(name: str, num_seeds: int, folder: Path) -> None:
+    """Raise ValueError where the results of a set are of more seeds than those that would replace them."""
+    earlier = _read(folder / "results.json", {}).get(name, {"runs": []})["runs"]
+    if num_seeds < len(earlier):
+        raise ValueError(
+            f"--seeds: {num_seeds} seed(s) would replace {name}'s results of {len(earlier)} in {folder}; run as many,"
+            " or name another folder with --results"
+        )
+
+
 def write_results(folder: Path, results: dict[str, Any], experiments: list[dict[str, Any]]) -> None:
     """Write the figures and their tables."""
     write_json(folder / "results.json", results)
@@ -170,6 +180,8 @@ def main() -> None:
         if missing:
             print(f"{name} is skipped: there is no {missing[0]} (set {DATA_VARIABLE} to the folder that has it)")
             continue
+        if not (arguments.changes or arguments.validation_only):
+            check_replaced(name, len(arguments.seeds), arguments.results)
         changes = settings_of(name)
         params = merge(read_params(), changes, f"{name}.yaml")
         params = merge(params, parse_changes(arguments.changes), "-S")

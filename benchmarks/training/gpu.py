@@ -14,6 +14,7 @@ sizes beside a recipe's are there for their speed: its learning rate does not su
 """
 
 import argparse
+import gc
 import itertools
 import math
 import tempfile
@@ -49,10 +50,13 @@ SIZES = {  # Devlin et al. 2019
 # TFLOP/s of dense bf16 matrix products with fp32 sums, from NVIDIA's data sheets; the first that the name contains.
 DATA_SHEET = {
     "H100 PCIe": 756,
+    "H100 NVL": 835,
     "H100": 989,
+    "H200 NVL": 835,
     "H200": 989,
     "A100": 312,
     "L40S": 362,
+    "L40": 181,
     "L4": 121,
     "RTX 4090": 165,
     "RTX 3090": 71,
@@ -88,6 +92,7 @@ def measure(encoder_dir: Path, data_dir: Path, params: Mapping[str, Any]) -> dic
 
     rows = pq.read_metadata(data_dir / "tokenized/train.parquet").num_rows
     if torch.cuda.is_available():
+        gc.collect()  # the training before, whose parts refer to one another
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with _drained_every(math.ceil(rows / params["batch_size"])):
@@ -165,13 +170,19 @@ def encoder_of(name: str, options: argparse.Namespace, scratch: Path) -> Path:
     given = getattr(options, size)
     source, revision = (given, None) if given else (recipe["name"], recipe["revision"])
     materialise_encoder(source, revision, scratch / size)
+    given, known = (
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab()
+        for folder in (scratch / size, ENCODER_DIR)
+    )
+    if given != known:
+        raise ValueError(f"--{size}: {source} has other tokens than {ENCODER_DIR}, by which the texts are tokenized")
     return scratch / size
 
 
 def parse() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*RECIPES, DRIVER]
+    names = [DRIVER, *RECIPES]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--random", action="store_true", help="untrained weights of the same sizes")
     parser.add_argument("--base", help="folder with BERT-base (default: the Hub id in recipes/bert-base-full.yaml)")
@@ -225,6 +236,7 @@ def main() -> None:
     if isinstance(data_dir, str):
         print(f"{data_dir}; driver intents stand in for it", flush=True)
         data_dir, texts = DRIVER_DIR, "Driver intents"
+    earlier = RESULTS_PATH.read_text(encoding="utf-8").removeprefix(TITLE) if RESULTS_PATH.exists() else ""
     with tempfile.TemporaryDirectory() as scratch:
         if options.rows:
             data_dir = sampled(data_dir, {"train": options.rows, "validation": options.rows}, Path(scratch) / "data")
@@ -233,9 +245,8 @@ def main() -> None:
         for name, found in trainings(options, data_dir, Path(scratch)):
             lines.append(row(name, found, *rates))
             print(lines[-1], flush=True)
-    table = "\n".join(lines) + "\n"
-    earlier = RESULTS_PATH.read_text(encoding="utf-8").removeprefix(TITLE) if RESULTS_PATH.exists() else ""
-    write_text(RESULTS_PATH, f"{TITLE}\n{table}{earlier}")
+            table = "\n".join(lines) + "\n"
+            write_text(RESULTS_PATH, f"{TITLE}\n{table}{earlier}")  # the next one may need more memory than there is
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def run_job(job: Job, threads: int) -> dict[str, Any]:
             "OMP_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",  # all on the CPU, whose rates are measured
         }
         started = time.perf_counter()
         with log.open("w", encoding="utf-8") as output:

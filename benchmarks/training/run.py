@@ -62,7 +62,7 @@ def jobs_of(system: str, data_dir: Path, options: argparse.Namespace) -> list[Jo
 def measure_rates(threads: int) -> dict[str, float]:
     """Return the machine's GFLOP/s of matrix products by precision, from a fresh process."""
     command = [sys.executable, "-m", "benchmarks.training.rates"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     rates: dict[str, float] = json.loads(done.stdout)
     return rates
@@ -125,6 +125,8 @@ def main() -> None:
     if "setfit" in options.only and not find_spec("setfit"):
         print("setfit is skipped: it is not installed, pip install -c constraints.txt -e '.[benchmark]'", flush=True)
         options.only.remove("setfit")
+    if not options.only:
+        return
     results: dict[str, Any] = {"conditions": conditions(options), "sets": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.data:

@@ -35,16 +35,21 @@ def find_set(name: str) -> Path | str:
 
     """
     if name == "driver":
-        for path in (ENCODER_DIR, *(DRIVER_DIR / "prepared" / f"{split}.parquet" for split in SPLITS)):
-            if not path.exists():
-                raise ValueError(f"{path} is missing: run `dvc repro tokenize`, or `dvc pull`")
+        _check_there(ENCODER_DIR, *(DRIVER_DIR / "prepared" / f"{split}.parquet" for split in SPLITS))
         return _driver(CACHE_DIR / "driver")
     source = Path(os.environ.get(DATA_VARIABLE, "../shared/data")) / "banking77"
     missing = [str(source / f"{split}.csv") for split in ("train", "test") if not (source / f"{split}.csv").is_file()]
     if missing:
         where = f"{DATA_VARIABLE} names the folder that holds banking77/"
         return f"banking77 is skipped: {', '.join(missing)} not found; {where}"
+    _check_there(ENCODER_DIR)
     return _banking77(source, CACHE_DIR / "banking77")
+
+
+def _check_there(*paths: Path) -> None:
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path} is missing: run `dvc repro tokenize`, or `dvc pull`")
 
 
 def _driver(folder: Path) -> Path:
