@@ -26,7 +26,7 @@ def finished_experiments(root: Path = Path(".")) -> dict[str, str]:
 
 
 def _head(repo: "Repo") -> str:
-    from dvc.scm import SCMError
+    from scmrepo.exceptions import SCMError
 
     try:
         return str(repo.scm.get_rev())

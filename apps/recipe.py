@@ -86,6 +86,8 @@ def command(name: str, options: Sequence[str]) -> list[str]:
 
 
 def _recipes() -> Iterator[Path]:
+    if not RECIPES_DIR.is_dir():
+        raise ValueError(f"{RECIPES_DIR} does not exist: run this from the root of the repository")
     yield from sorted(RECIPES_DIR.glob("*.yaml"))
 
 

@@ -28,6 +28,9 @@ def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bo
     outs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info and out.use_cache]
     try:
         store = repo.cloud.get_remote_odb(remote, "push")
+        place = repo.cloud.get_remote(remote, "push").path
+        if store.fs.protocol == "local" and not store.fs.exists(place):
+            raise ValueError(f"{place} does not exist; is it mounted? A new one is filled by `dvc push`")
         cache = repo.cache.local
         unreadable: set[str] = set()
         objects = {str(out): _objects_of(out, cache if repair else None, store, unreadable) for out in outs}

@@ -49,6 +49,7 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
 
     """
     from dvc.scm import RevError, resolve_rev
+    from scmrepo.exceptions import SCMError
 
     with open_repository(root) as repo:
         try:
@@ -67,6 +68,8 @@ def resolve(rev: str, root: Path = Path(".")) -> str:
                 f"no branch, tag, commit or experiment is called {rev!r}; `git branch -a`, `git tag` and"
                 " `dvc exp list -A` name those there are"
             ) from None
+        except SCMError:
+            raise ValueError("the Git repository has no commit yet; commit first") from None
 
 
 def remotes_of(repo: "Repo") -> dict[str, dict[str, Any]]:

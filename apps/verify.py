@@ -11,6 +11,7 @@ not answer.
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from apps.remotes import remote_problems
 from apps.revisions import hashes_in_folder, remotes_of, resolve
 from intents.cli import run
+from intents.params import flatten, read_params
 
 if TYPE_CHECKING:
     from dvc.output import Output
@@ -44,6 +46,8 @@ def verify(
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    if rev is None:
+        _check_paths(root)
     try:
         with Repo(str(root)) as repo, _switched(repo, rev, root) if rev is not None else nullcontext():
             problems = list(lock_problems(repo))
@@ -55,6 +59,15 @@ def verify(
                 raise ValueError("\n".join([*problems, str(error)])) from None
     except DvcException as error:
         raise ValueError(error) from None
+
+
+def _check_paths(root: Path) -> None:
+    """Raise ValueError where params.yaml has no path for one that dvc.yaml wants; DVC would not say which."""
+    params = flatten(read_params(root / "params.yaml"))
+    for name in re.findall(r"\$\{([\w.]+)\}", (root / "dvc.yaml").read_text(encoding="utf-8")):
+        path = params.get(name)
+        if not isinstance(path, str) or not path:
+            raise ValueError(f"params.yaml: {name} must be the path of a file (data/none: none), got {path!r}")
 
 
 @contextmanager
@@ -101,6 +114,8 @@ def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
             yield from _stale_file(dep)
         elif dep.hash_info != maker.hash_info:
             yield f"the {dep} in dvc.lock that it read is not the one that {maker.stage.addressing} wrote"
+        elif maker.stage.is_data_source and dep.exists:  # data of `dvc add`, which anyone may edit
+            yield from _stale_file(dep)
 
 
 def _stale_outs(stage: "Stage") -> Iterator[str]:

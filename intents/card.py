@@ -1,6 +1,7 @@
 """A model card in the format of the Hugging Face Hub, made from a run's own files."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -40,7 +41,8 @@ def render_card(
     )
     environment = template_environment("intents", autoescape=False)
     environment.filters["percent"] = lambda share: f"{100 * share:.4g} %"
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")  # in a Markdown table
+    # In a Markdown table, of names that may look like Markdown or HTML.
+    environment.filters["cell"] = lambda text: re.sub(r"([\\`*<\[|])", r"\\\1", " ".join(str(text).split()))
     environment.filters["pyrepr"] = partial(json.dumps, ensure_ascii=False)  # a Python string literal too
     page = environment.get_template("card.md.j2").render(
         title=title,

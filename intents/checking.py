@@ -1,7 +1,7 @@
 """What can be wrong with rows that are well formed each on its own: every check returns its problems."""
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from intents.problems import Problem
@@ -97,8 +97,12 @@ def check_enough(
     shares: dict[str, float],
     untrained: str | None,
     intents: Collection[str],
+    alike: Mapping[str, int],
 ) -> list[Problem]:
-    """Return a problem for each of `intents` with too few examples for the splits, and where too few are trained."""
+    """Return a problem for each of `intents` with too few examples for the splits, and where too few are trained.
+
+    `alike` are how many of each intent were left out as near-duplicates of official rows.
+    """
     splits = [*carved_splits(examples, shares), "train"]
     present = {example.intent for example in examples}
     found: dict[str, list[int]] = {intent: [] for intent in intents}
@@ -110,6 +114,11 @@ def check_enough(
             f"intent {intent!r} has {len(its_groups)} example(s), in {len(set(its_groups))} group(s) linked by"
             f" near-duplicates; it needs {len(splits)} groups, one each for {', '.join(splits)}: add other examples,"
             + (" raise prepare.near_duplicate_threshold," if len(its_groups) >= len(splits) else "")
+            + (
+                f" set prepare.near_duplicates_of_official=keep ({alike[intent]} were left out as such),"
+                if alike.get(intent)
+                else ""
+            )
             + " or list it in prepare.exclude_intents"
         )
         for intent, its_groups in sorted(found.items())

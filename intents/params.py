@@ -140,6 +140,8 @@ def _explain(section: str, model: type[Params], found: Sequence[Any]) -> str:
         return f"unknown setting; {section} has: {', '.join(model.model_fields)}"
     if found[0]["type"] == "missing":
         return "missing; add it to params.yaml (git diff params.yaml shows what was removed)"
+    if found[0]["type"] == "path_type":
+        return f"must be the path of a file (data/none: none), got {found[0]['input']!r}"
     messages = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in found)
     joined = ", or ".join(message[0].lower() + message[1:] for message in messages)
     return f"{joined}, got {found[0]['input']!r}" if found[0]["loc"] else joined  # not the whole section

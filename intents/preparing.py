@@ -94,6 +94,14 @@ def prepare(
         reasons = Counter(reason for _, reason in selection.rejected)
         left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         raise ValueError(f"no row is left to train on: {left_out or 'the files have a header and no rows'}")
+    for split in SPLITS[1:]:
+        gone = Counter(reason for example, reason in selection.rejected if example.split == split)
+        if gone and not any(example.split == split for example in selection.kept):
+            why = ", ".join(f"{count} {reason}" for reason, count in gone.items())
+            raise ValueError(
+                f"no official {split} row is left ({why}): give others, or none at all, and some are carved from the"
+                " rest"
+            )
 
     new = without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
     # Before near-duplicates of official rows go, which may be all rows of an intent.
@@ -101,7 +109,8 @@ def prepare(
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
     if drop_near_official:
         groups = _drop_near_official(selection, groups, threshold)
-    raise_problems(check_enough(selection.kept, groups, shares, untrained, intents))
+    alike = Counter(e.intent for e, reason in selection.rejected if reason.startswith("near-duplicate"))
+    raise_problems(check_enough(selection.kept, groups, shares, untrained, intents, alike))
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
         assigned, groups = _hold_back(selection, assigned, groups, untrained, threshold)

@@ -107,6 +107,8 @@ def read_review(path: Path) -> list[ReviewRow]:
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; python -m apps.review writes such a file") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8; save it as 'CSV UTF-8'") from None
     header = content.partition("\n")[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 from intents.cells import holds_rows, plain_values, without_surrogates
 from intents.problems import Problem, raise_problems
+from intents.texts import is_empty
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -145,8 +146,8 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
         if without_surrogates(cell) != cell:
             return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
     text, intent, kind, split = (cell.strip() for cell in cells)
-    if labelled and not (text and intent):
-        return rows.complain(number, f"empty {'intent' if text else 'text'}")
+    if labelled and (is_empty(text) or not intent):
+        return rows.complain(number, f"empty {'text' if is_empty(text) else 'intent'}")
     if split and split not in SPLITS:
         valid = ", ".join(SPLITS)
         return rows.complain(

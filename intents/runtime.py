@@ -34,6 +34,7 @@ from intents.exported import (
     read_settings,
 )
 from intents.huge_pages import huge_pages as on_huge_pages
+from intents.texts import is_empty
 
 _OPTIMISATION = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -172,7 +173,7 @@ def _checked(texts: Iterable[str]) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"texts[{row}] must be a text, got {type(text).__name__} {text!r}")
-        if not text.strip():
+        if is_empty(text):
             raise ValueError(f"texts[{row}] is empty: leave it out, there is nothing to recognise")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"texts[{row}] holds half a character (a lone surrogate): decode it anew, got {text!r}")

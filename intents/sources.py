@@ -46,6 +46,10 @@ class SourceParams(Params):
         tables = {
             split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE
         }
+        for split, table in tables.items():
+            if not len(table) and not table.problems:
+                setting, none = ("source", "") if split == "train" else (f"{split}_source", ", or data/none")
+                raise ValueError(f"prepare.{setting}: {table.path} has a header and no rows; name another file{none}")
         for setting, name, usual in (
             ("kind_column", self.kind_column, Columns.kind),
             ("split_column", self.split_column, Columns.split),

@@ -114,6 +114,12 @@ def test_tables_are_whole():
         table = columns
 
 
+@pytest.mark.parametrize("name", ["<b>x</b>", "[x](y)", "c*d*", "`a`", "back\\slash"])
+def test_a_name_that_looks_like_markdown_is_that_name(name):
+    shown = re.sub(r"([\\`*<\[|])", r"\\\1", name)
+    assert f"| {shown} |" in render(per_kind=[facts()["per_kind"][0] | {"kind": name}])
+
+
 def test_a_bar_in_a_name_does_not_end_its_cell():
     assert r"| a\|b | 0.6 |" in render(calibration=Calibration(1.7, {"a|b": 0.6}, "stop", ("stop",)))
 
@@ -210,3 +216,11 @@ def test_a_release_of_a_missing_or_damaged_file_is_refused(parts, content, messa
     with pytest.raises(ValueError, match=message):
         release(Path("out"))
     assert not Path("out").exists()
+
+
+def test_a_release_never_replaces_a_folder(parts):
+    Path("out").mkdir()
+    Path("out/notes").write_text("mine")
+    with pytest.raises(ValueError, match="out exists already: remove it or name another folder"):
+        release(Path("out"))
+    assert Path("out/notes").read_text() == "mine"

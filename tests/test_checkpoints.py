@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
 import torch
 
@@ -67,3 +68,25 @@ def test_a_processor_that_multiplies_in_another_way_resumes_nothing(monkeypatch)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda supported=supported: supported)
         keys.append(run_key(surroundings(["torch"]), []))
     assert keys[0] != keys[1]
+
+
+def test_a_checkpoint_is_due_when_so_many_seconds_have_passed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "key", 3600.0)
+    assert not checkpoints.due()
+    checkpoints._written_at -= 3600
+    assert checkpoints.due()
+    checkpoints.write(Snapshot(1, {"a": torch.ones(1)}, {}))
+    checkpoints.wait()
+    assert not checkpoints.due()
+
+
+def test_a_checkpoint_lies_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done, sync, rename = [], os.fsync, Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (done.append(Path(os.readlink(f"/proc/self/fd/{fd}")).suffix), sync(fd))
+    )
+    monkeypatch.setattr(Path, "rename", lambda self, to: (done.append("rename"), rename(self, to))[1])
+    checkpoints = Checkpoints(tmp_path, "key", 0.0)
+    checkpoints.write(Snapshot(1, {"a": torch.ones(1)}, {}))
+    checkpoints.wait()
+    assert done == [".part", "rename", ""]

@@ -1,26 +1,39 @@
 """The demo without a server: decisions, files, examples, and the queue."""
 
 import csv
+import gc
+import shutil
+import threading
+import weakref
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from apps.demo.answering import answer
 from apps.demo.batch import answer_file
-from apps.demo.catalogue import Loaded
+from apps.demo.catalogue import Catalogue, Loaded
 from apps.demo.limits import Busy, Gate
+from apps.demo.page import Desk
 from apps.demo.rendering import render
+from apps.demo.server import build_server
 from apps.demo.showcase import confusion_of, examples_of
 from intents.bulk.torch_scoring import TorchScorer
 from tests.demo_fixtures import INTENTS, LIMITS, SPOKEN, UNSURE, make_classifier, make_predictions
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
     make_classifier(folder, INTENTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Loaded:
     return Loaded("workspace", TorchScorer(folder, num_threads=1), is_calibrated=False)
 
 
@@ -131,3 +144,50 @@ def test_a_full_queue_turns_the_next_client_away_and_lets_the_others_finish() ->
 
     anyio.run(crowd)
     assert done == [0, 1, 2, 4]
+
+
+def test_the_classifier_of_a_new_run_answers_and_no_more_are_kept_than_asked(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "models/classifier"))
+    catalogue = Catalogue(tmp_path, num_kept=1, num_threads=1)
+    first = catalogue.load("workspace")
+    assert catalogue.load("workspace") is first
+    assert answer(first, "open my window", 0.5).intent == "driver_window_down"
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config.replace("driver_window_down", "passenger_window_down"))
+    assert answer(catalogue.load("workspace"), "open my window", 0.5).intent == "passenger_window_down"
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_rest_call_says_when_to_come_again_where_too_many_wait(loaded: Loaded, tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    class Slow(Catalogue):
+        def load(self, name: str) -> Loaded:
+            go_on.wait(30)
+            return loaded
+
+    desk = Desk(Slow(tmp_path, 1, 1), replace(LIMITS, queue=1), 0.5, "title", "example", "text")
+    statuses: list[int] = []
+
+    async def ask(client: httpx.AsyncClient) -> httpx.Response:
+        response = await client.post("/api/classify", json={"text": "open my window"})
+        statuses.append(response.status_code)
+        return response
+
+    async def crowd() -> None:
+        transport = httpx.ASGITransport(build_server(desk, "http://demo", ["*"]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://demo") as client:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(ask, client)
+                await anyio.sleep(0.3)
+                refused = await ask(client)
+                go_on.set()
+        assert refused.headers["retry-after"] == "5" and "too many clients" in refused.json()["error"]
+        assert "default-src 'self'" in refused.headers["content-security-policy"]
+
+    anyio.run(crowd)
+    assert statuses == [503, 200, 200]

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,8 @@ def test_the_library_imports_neither_stages_nor_apps():
         assert not {name for name in import_closure(module) if name.startswith(("stages/", "apps/"))}, path
 
 
-def test_every_template_of_the_report_is_declared():
-    declared = {dep for dep in DVC_YAML["stages"]["evaluate"]["deps"] if dep.endswith(".j2")}
-    assert "intents/templates/report.html.j2" in declared
+@pytest.mark.parametrize("stage", DVC_YAML["stages"])
+def test_declared_templates_are_those_that_the_modules_name(stage):
+    code = "".join((REPOSITORY / path).read_text(encoding="utf-8") for path in import_closure(f"stages.{stage}"))
+    named = {f"intents/templates/{name}" for name in re.findall(r'"([\w.]+\.j2)"', code)}
+    assert {dep for dep in DVC_YAML["stages"][stage]["deps"] if dep.endswith(".j2")} == named

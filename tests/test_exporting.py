@@ -146,3 +146,10 @@ def test_the_gate_rounds_nothing_up():
     found = compare_plainly(np.zeros(2183, dtype=np.int64), want, [other])
     assert round(found["agreement"], 4) == 0.995
     assert len(failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=5)) == 2
+
+
+def test_an_accuracy_that_falls_further_than_allowed_fails_the_gate():
+    found = {"accuracy": 0.90, "agreement": 1.0, "answer_agreement": 1.0, "logit_difference": 0.0}
+    assert failures(found, 0.91, min_agreement=0.0, max_accuracy_drop=1.0) == []
+    [problem] = failures(found, 0.92, min_agreement=0.0, max_accuracy_drop=1.0)
+    assert problem == "accuracy falls from 92.00% to 90.00%, by 2.00 points, export.max_accuracy_drop is 1.0"

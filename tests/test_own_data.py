@@ -101,6 +101,9 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
     usual = Counter(row["predicted"] for row in predictions_of(folder)).most_common(1)[0][0]
     calibration = calibration_of(folder) | {"thresholds": {usual: 1.01}}
     (folder / "models/calibration/calibration.json").write_text(json.dumps(calibration))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["evaluate"]["num_mistakes"] = 1
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     evaluate.main()
     found = predictions_of(folder)
     answer_to = {usual: "abstain"}
@@ -111,6 +114,13 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
     assert sum(map(sum, matrix.counts)) == len(found)
     test = json.loads((folder / "metrics/evaluate.json").read_text())["test"]
     assert test["coverage"] == pytest.approx(sum(row["answer"] != "abstain" for row in found) / len(found), abs=1e-4)
+    with (folder / "metrics/tables/per_intent.csv").open(encoding="utf-8", newline="") as file:
+        recall = {row["intent"]: float(row["recall"]) for row in csv.DictReader(file)}  # of the likeliest intents
+    right = [row["predicted"] == usual for row in found if row["intent"] == usual]
+    assert recall[usual] == pytest.approx(sum(right) / len(right), abs=1e-4) and recall[usual] > 0
+    page = (folder / "metrics/report.html").read_text()
+    wrong = [row["text"] for row in found if row["predicted"] != row["intent"]]
+    assert len(wrong) > 1 and sum(text in page for text in wrong) == 1  # num_mistakes
     card.main()
     (folder / "in.csv").write_text("text\n" + "\n".join(row["text"] for row in found) + "\n")
     answer("in.csv", "out.csv", "--model", "models/classifier")
@@ -151,3 +161,13 @@ def test_too_few_texts_to_reject_with_say_what_they_can_show(finished, tmp_path,
     before = json.loads((folder / "metrics/calibrate.json").read_text())["threshold"]
     calibrate.main()
     assert json.loads((folder / "metrics/calibrate.json").read_text())["threshold"] < before
+
+
+def test_the_stage_keeps_the_limit_on_errors_or_says_that_it_cannot(finished, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    monkeypatch.chdir(folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["calibrate"] |= {"max_error_rate": 0.001}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ValueError, match="calibrate.max_error_rate: 0.001 cannot be kept"):
+        calibrate.main()

@@ -4,7 +4,6 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from intents import cli
 from intents.params import Params, load_params, load_yaml
 
 
@@ -103,33 +102,6 @@ def test_what_is_no_utf_8_and_a_date_that_no_calendar_has_name_the_file(tmp_path
 def test_a_missing_file_says_from_where_to_run(tmp_path):
     with pytest.raises(ValueError, match="params.yaml does not exist: run this from the root of the repository"):
         load_params("some", Settings, tmp_path / "params.yaml")
-
-
-def test_commands_end_a_users_mistake_in_one_line_and_exit_code_1(capsys):
-    def main():
-        raise ValueError("prepare.seed: wrong")
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run(main)
-    assert caught.value.code == 1
-    assert capsys.readouterr().err == "error: prepare.seed: wrong\n"
-
-
-def test_commands_keep_the_traceback_of_a_bug():
-    def main():
-        raise KeyError("bug")
-
-    with pytest.raises(KeyError, match="bug"):
-        cli.run(main)
-
-
-def test_commands_end_with_exit_code_130_on_ctrl_c():
-    def main():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as caught:
-        cli.run(main)
-    assert caught.value.code == 130
 
 
 def test_a_setting_of_several_kinds_is_named_once_with_all_that_is_valid(load):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from apps import results
 from apps.release import release
 from intents.files import sha256_of
 from tests.project_fixtures import OFFICIAL_TEST, STAGES, clone, stages_run
@@ -265,3 +266,16 @@ def test_the_splits_open_with_datasets(outputs, tmp_path):
 def test_only_safetensors_and_text_is_written(outputs):
     suffixes = {path.suffix for path in (outputs / "models").rglob("*") if path.is_file()}
     assert suffixes <= {".safetensors", ".json", ".txt", ".onnx", ".md", ".gitignore", ""}
+
+
+def test_a_comparison_knows_all_stages_and_refuses_one_that_has_not_seen_its_newest_input(outputs):
+    with results.ResultReader(outputs) as reader:
+        settings = reader.read("HEAD").settings
+    assert {"train.seed", "prepare.seed", "tokenize.max_length", "calibrate.reject_intent"} <= settings.keys()
+    lock = yaml.safe_load((outputs / "dvc.lock").read_text())["stages"]
+    params = yaml.safe_load((outputs / "params.yaml").read_text())
+    stages = results._stages_behind("v1", lock)
+    made = {out["path"]: out["md5"] for one in stages.values() for out in one["outs"]}
+    results._check_current("v1", stages, made, params)
+    with pytest.raises(ValueError, match="v1: stage (calibrate|evaluate) has not seen the newest models/trained"):
+        results._check_current("v1", stages, made | {"models/trained": "0" * 32 + ".dir"}, params)

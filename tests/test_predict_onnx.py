@@ -76,3 +76,9 @@ print(*({{"torch", "transformers"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_int8_is_the_variant_unless_another_is_asked_for(exported, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "open it"}])
+    with pytest.raises(ValueError, match="model-int8.onnx is missing"):
+        answer(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", exported)

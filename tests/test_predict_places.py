@@ -393,3 +393,13 @@ def test_remote_outputs_leave_no_file_open(classifier, tmp_path):  # noqa: F811
     answer(tmp_path / "in", "memory://left-open", "--model", classifier)
     assert len(fsspec.filesystem("memory").find("/left-open")) == 10
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_parts_are_answered_anew_when_a_setting_changed(classifier, tmp_path):  # noqa: F811
+    write_jsonl(tmp_path / "in/a.jsonl", [{"text": "on", "said": "off"}])
+    line = (tmp_path / "in", tmp_path / "out", "--model", classifier, "--output-format", "csv")
+    found = []
+    for more in ([], ["--probabilities"], ["--prefix", "p_"], ["--text-column", "said"]):
+        answer(*line, *more)
+        found.append((tmp_path / "out/a.csv").read_text())
+    assert len(set(found)) == 4

@@ -254,3 +254,67 @@ def test_official_rows_that_all_repeat_test_rows_are_not_replaced_by_carved_ones
     small(validation_source="validation.csv", test_source="test.csv")
     with pytest.raises(ValueError, match="every official validation row is a near-duplicate of a test"):
         prepare.main()
+
+
+def test_conflicts_are_dropped_where_the_setting_says_so(small, write_csv):
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, ("OPEN, left window!", "close")])
+    small(conflicts="drop")
+    prepare.main()
+    assert "open left window" not in {text.lower() for t in read_splits().values() for text in t["text"].to_pylist()}
+
+
+def test_validation_and_test_have_shares_of_their_own(small):
+    small(validation_share=0.25, test_share=0.125)
+    prepare.main()
+    assert {split: t.num_rows for split, t in read_splits().items()} == {"train": 20, "validation": 8, "test": 4}
+
+
+@pytest.mark.parametrize(("use", "trained"), [("class", True), ("both", True), ("threshold", False)])
+def test_out_of_scope_rows_are_trained_on_unless_they_are_for_thresholds_alone(small, write_csv, use, trained):
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, *((f"{n} oddly unlike {n} {n}", "oos") for n in "abcdefgh")])
+    small(out_of_scope_intent="oos", out_of_scope_use=use)
+    prepare.main()
+    assert ("oos" in read_splits()["train"]["intent"].to_pylist()) == trained
+
+
+def test_the_seed_of_tokenize_draws_the_texts_and_the_slips(small, workspace, tiny_encoder):
+    prepare.main()
+    Path("models").mkdir()
+    Path("models/encoder").symlink_to(tiny_encoder)
+    written = []
+    for seed in (0, 0, 1):
+        workspace("tokenize", max_length=16, mistyped_share=0.5, slips=0.9, seed=seed)
+        tokenize.main()
+        written.append(Path("data/tokenized/train.parquet").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_official_rows_that_all_go_are_not_replaced_by_carved_ones(small, write_csv):
+    write_csv("raw.csv", ["text", "intent"], [*ROWS, *((f"fax {n} to the office", "fax") for n in range(4))])
+    write_csv("test.csv", ["text", "intent"], [["send a fax home", "fax"], ["a fax, please", "fax"]])
+    small(test_source="test.csv", exclude_intents=["fax"])
+    with pytest.raises(ValueError, match=r"no official test row is left \(2 excluded intent\): give others, or none"):
+        prepare.main()
+
+
+@pytest.mark.parametrize("setting", ["source", "validation_source", "test_source"])
+def test_a_file_with_a_header_alone_is_refused(small, write_csv, setting):
+    write_csv("empty.csv", ["text", "intent"], [])
+    small(**{setting: "empty.csv"}, exclude_intents=["nobody"])
+    with pytest.raises(ValueError, match=f"prepare.{setting}: empty.csv has a header and no rows; name another file"):
+        prepare.main()
+
+
+def test_a_test_file_with_the_rows_of_the_source_says_how_to_keep_them(small, write_csv):
+    write_csv("test.csv", ["text", "intent"], ROWS)
+    small(test_source="test.csv")
+    with pytest.raises(ValueError, match=r"set prepare.near_duplicates_of_official=keep \(\d+ were left out as such\)"):
+        prepare.main()
+
+
+def test_a_path_that_is_none_names_the_remedy(small):
+    small(test_source=None)
+    with pytest.raises(
+        ValueError, match=r"prepare.test_source: must be the path of a file \(data/none: none\), got None"
+    ):
+        prepare.main()

@@ -73,6 +73,12 @@ def test_an_unknown_recipe_is_named_with_those_there_are(monkeypatch):
         command("bert", [])
 
 
+def test_away_from_the_root_it_says_where_to_run_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="recipes does not exist: run this from the root of the repository"):
+        command("bert-base-full", [])
+
+
 def test_the_experiment_has_the_recipes_name_unless_told(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     assert command("bert-base-full", [])[:5] == ["dvc", "exp", "run", "-n", "bert-base-full"]

@@ -142,3 +142,20 @@ def test_a_classifier_of_other_data_scores_nothing(project, tmp_path, write_csv,
     project("--unlabelled", write_csv("calls.csv", ["text"], [["rain drops"]]))
     assert "models/classifier is of other data (no row has the intent 'refund')" in capsys.readouterr().out
     assert read("review.csv")[0]["suggested_intent"] != "refund"
+
+
+def test_a_review_that_is_not_there_names_what_writes_one(project):
+    with pytest.raises(ValueError, match="review.csv does not exist; python -m apps.review writes such a file"):
+        project("--merge", "review.csv")
+
+
+def test_a_misspelt_intent_and_a_text_that_has_changed_are_refused_by_the_command(project, write_csv):
+    calls = write_csv("calls.csv", ["id", "text"], [["2", "open the window glass pane air lower"]])
+    project("--unlabelled", calls)
+    correct("review.csv", row2="wipers_onn")
+    with pytest.raises(ValueError, match="unknown corrected_intent 'wipers_onn'"):
+        project("--merge", "review.csv")
+    correct("review.csv", row2="wipers_on")
+    write_csv("calls.csv", ["id", "text"], [["2", "another text"]])
+    with pytest.raises(ValueError, match="row 2 should be .* but there stands 'another text'"):
+        project("--merge", "review.csv")

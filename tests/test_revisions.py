@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apps.experiments import finished_experiments
-from apps.revisions import fetch_output, resolve
+from apps.revisions import NoSuchOutputError, fetch_output, resolve
 from apps.verify import verify
 
 
@@ -64,9 +64,24 @@ def test_a_revision_from_before_there_was_a_remote_is_fetched_and_verified_by_to
     assert (fetch_output("before", "model", with_model) / "weights").read_text() == "w"
     for remote in (None, "store"):
         assert verify("before", remote, root=with_model) == []
-    shutil.rmtree(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store/files")
     (problem,) = verify("before", root=with_model)
     assert problem.startswith("model: the remote lacks 1 of its 1 object(s)")
+    shutil.rmtree(tmp_path / "store")
+    for repair in (False, True):  # which would fill the disk under the place where it is mounted
+        with pytest.raises(ValueError, match="store does not exist; is it mounted"):
+            verify("before", contents=repair, repair=repair, root=with_model)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_repository_without_a_commit_says_so(tmp_path):
+    run_all(tmp_path, "git init -q .", "dvc init -q")
+    with pytest.raises(ValueError, match="the Git repository has no commit yet; commit first"):
+        finished_experiments(tmp_path)
+    for name in ("HEAD", "x"):
+        with pytest.raises(ValueError, match="no commit yet|no branch, tag, commit or experiment is called"):
+            resolve(name, tmp_path)
 
 
 @pytest.mark.filterwarnings("default")
@@ -86,3 +101,10 @@ def test_what_another_command_has_fetched_meanwhile_stays(with_model, monkeypatc
     target = fetch_output("HEAD", "model", with_model)
     assert (target / "weights").read_text() == "w, read by the other"
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_output_that_a_stage_has_yet_to_make_is_none(with_model):
+    run_all(with_model, "dvc stage add -q -n export -o exported true", "git add .", "git commit -qm stage")
+    with pytest.raises(NoSuchOutputError, match="'HEAD' has no exported"):
+        fetch_output("HEAD", "exported", with_model)

@@ -52,6 +52,7 @@ def test_unlabelled_texts_make_a_classifier_of_few_rows_better(inputs, capsys):
     learnt = found["self_training"]
     assert 320 <= learnt["texts"] <= 323  # the share of each of three intents is rounded up
     assert found["validation"]["accuracy"] > learnt["validation_before"]["accuracy"]
+    assert len(Path("metrics/plots/training.csv").read_text().splitlines()) == 1 + 6  # pseudo_label_epochs
     assert f"now with {learnt['texts']} of 400 unlabelled texts" in capsys.readouterr().out
 
     write_split(Path("data/tokenized/unlabelled.parquet"), 0, 3)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from intents.classifier import load_classifier
 from intents.params import load_params
@@ -162,3 +163,12 @@ def test_a_schedule_that_falls_by_the_length_of_the_warmup_needs_one(inputs):
     inputs("train", scheduler="inverse_sqrt", warmup_share=0.0)
     with pytest.raises(ValueError, match="train.warmup_share: must be above 0 with train.scheduler=inverse_sqrt"):
         train.main()
+
+
+def test_the_seed_decides_the_heads_first_weights(inputs):
+    heads = []
+    for seed in (0, 0, 1):  # at such rates weights stay as they are made
+        inputs("train", num_epochs=1, seed=seed, learning_rate=1e-12, head_learning_rate=1e-12)
+        train.main()
+        heads.append(load_file("models/trained/model.safetensors")["classifier.weight"])
+    assert (heads[0] - heads[1]).abs().max() < 1e-6 < 1e-3 < (heads[0] - heads[2]).abs().max()

@@ -178,3 +178,29 @@ def test_a_comparison_counts_the_rows_that_the_accuracy_counts(tmp_path, monkeyp
     result = results._to_result("HEAD", {}, {}, found, (tmp_path / "test.parquet").read_bytes())
     assert len(result.texts) == found["test"]["examples"]
     assert result.right_n.mean() == pytest.approx(found["test"]["accuracy"], abs=1e-4)
+
+
+def test_kinds_mistakes_and_confidences_are_of_the_right_rows():
+    given = answers(texts=[f"text {i}" for i in range(300)]).likeliest
+    right, kinds = LOGITS.argmax(1) == LABELS, np.array(KINDS)
+    for row in evaluating.kind_table(given, 0.95):
+        assert row["accuracy"] == pytest.approx(right[kinds == row["kind"]].mean(), abs=1e-4)
+        assert row["low"] < row["accuracy"] < row["high"]
+    counts = {True: 0, False: 0}
+    for row in evaluating.confidence_table(given):
+        counts[row["answer"] == "right"] += row["examples"]
+    assert counts == {True: right.sum(), False: (~right).sum()}
+    mistakes = evaluating.mistake_table(given, 7)
+    assert [row["confidence"] for row in mistakes] == pytest.approx(
+        sorted(given.confidence_n[~right])[:-8:-1], abs=1e-4
+    )
+
+
+def test_what_a_threshold_lets_through_is_counted_after_it():
+    given = answers()
+    assert {row["intent"] for row in trust.threshold_table(given)} == {"wipers", "window"}
+    for row in trust.threshold_table(given):
+        label = INTENTS.index(row["intent"])
+        let_through = (LOGITS.argmax(1) == label) & (given.confidence_n >= np.float32(row["threshold"]))
+        assert row["commands"] == (LABELS == label).sum() > row["obeyed"] == (let_through & (LABELS == label)).sum()
+        assert row["false_actions"] == (let_through & (LABELS == 0)).sum()

@@ -86,6 +86,8 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     assert verify(author, "--lock-only") == ["dvc.lock is current"]
     source = author.path / "my/rows.csv"
     source.write_text(source.read_text() + "open it a crack,no_intent,plain\n")
+    stale = "prepare: my/rows.csv is modified since dvc.lock; run `dvc repro` and commit dvc.lock"
+    assert verify(author, "--lock-only", fails=True) == [stale]  # edited, and not added yet
     author.dvc("add", "--quiet", "my/rows.csv")
     (problem,) = verify(author, "--lock-only", fails=True)
     assert problem.startswith(
@@ -102,14 +104,13 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     source.write_text(source.read_text() + "open it a bit,no_intent,plain\n")
     author.dvc("add", "--quiet", "my")
     author.commit("Other data, and no run")
-    stale = "prepare: my/rows.csv is modified since dvc.lock; run `dvc repro` and commit dvc.lock"
     assert stale in verify(author, "--lock-only", "--rev", "HEAD", fails=True)
     assert stale not in verify(author, "--lock-only", "--rev", "HEAD~1", fails=True)
 
 
 def test_each_output_that_the_remote_lacks_is_one_line(shared):
     clone, store = shared
-    shutil.rmtree(store)
+    shutil.rmtree(store / "files")
     problems = verify(clone, fails=True)
     assert {problem.split(":")[0] for problem in problems} >= {"models/encoder", "models/classifier"}
     assert all(": the remote lacks 1 of its 1 object(s), such as " in problem for problem in problems)
@@ -137,6 +138,13 @@ def test_a_lock_that_cannot_be_read_and_names_nobody_knows_are_errors_of_one_lin
     edit(clone, "dvc.lock", "schema:", "<<<<<<< HEAD\nschema:")
     [message] = verify(clone, "--lock-only", fails=True)
     assert message.startswith("error: ") and "dvc.lock" in message
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_path_that_is_none_is_named(author, value):
+    author.edit_params(prepare={"test_source": value})
+    [message] = verify(author, "--lock-only", fails=True)
+    assert f"prepare.test_source must be the path of a file (data/none: none), got {value!r}" in message
 
 
 def test_a_stage_that_was_never_run_is_named(shared):

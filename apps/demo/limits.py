@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import anyio
 
 from intents.cells import without_surrogates
+from intents.texts import is_empty
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Limits:
             raise ValueError(f"the text is longer than {self.characters:,} characters; ask with a shorter one")
         if without_surrogates(text) != text:
             raise ValueError("the text is not valid Unicode; half of a surrogate pair stands alone")
-        if not text.strip():
+        if is_empty(text):
             raise ValueError("there is no text to classify; type one")
         return text.strip()
 

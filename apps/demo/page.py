@@ -12,6 +12,7 @@ from apps.demo import answering, batch, showcase
 from apps.demo.catalogue import WORKSPACE, Catalogue
 from apps.demo.limits import Limits
 from apps.demo.rendering import render
+from intents.texts import is_empty
 
 THEME = gr.themes.Default(
     primary_hue="emerald",
@@ -68,7 +69,7 @@ class Desk:
         """Return the answers of one or two classifiers as HTML, or the `problem` with one of them."""
         if problem:
             return render("answers", problem=problem)
-        if not (text or "").strip():
+        if is_empty(text or ""):
             return render("answers", answers=[])
         try:
             answers = [self.ask(str(text), name) for name in _names(first, second)]

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from intents.cells import SURROGATES, decoded, plain_values, without_surrogates
+from intents.texts import is_empty
 
 WINDOW_ROWS = 8192  # rows that are sorted by length together
 # Nothing beyond so many characters reaches the tokenizer: a stray book in a text column must not stop the run, and a
@@ -69,7 +70,7 @@ def check_text(value: Any, encoding: str) -> tuple[str | None, str]:
     if not value.isascii() and SURROGATES.search(value):
         return None, f"undecodable: not valid {encoding}"
     text = value.strip()[:MOST_CHARACTERS].rstrip()
-    return (text, "") if any(map(str.isprintable, text)) else (None, "empty text")  # NULs say as little as blanks
+    return (None, "empty text") if is_empty(text) else (text, "")
 
 
 def make_window(
