@@ -69,7 +69,7 @@ class Catalogue:
             ValueError: there is none of that name, or the remote does not give it.
 
         """
-        if self.is_here(name):
+        if self.is_here(name) and (name in _LABELS or self._copy_of(name, _PREDICTIONS).exists()):
             return
         with self._fetching:
             fetch_output(name, _CLASSIFIER_DIR, self._root)
