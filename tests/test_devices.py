@@ -14,7 +14,9 @@ from intents.devices import CPU, claim_devices, visible_devices, with_models
 _JOB = """
 import os, sys
 from pathlib import Path
+from intents import devices as module
 from intents.devices import claim_devices
+module._POLL_S = 0.05
 num, when_busy, lock_dir, *devices = sys.argv[1:]
 num = num if num == "auto" else int(num)
 claim = claim_devices(num, when_busy, Path(lock_dir), devices or None)

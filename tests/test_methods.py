@@ -50,11 +50,18 @@ def test_every_family_learns_with_every_head_and_method_and_ships_a_plain_checkp
     assert not {name for name in opened.state_dict() if "lora" in name or "modules_to_save" in name}
 
 
-@pytest.mark.parametrize(("method", "head"), [("full", "first"), ("full", "native"), ("qlora", "mean")])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_learns_in_the_precision_that_suits_the_hardware(train, splits, family, method, head):
-    done = train(method, family, head, num_epochs=6, precision="auto")
-    assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7
+@pytest.mark.parametrize(
+    ("family", "method", "head"),
+    [  # all but those that overflow in it
+        (family, method, head)
+        for family in FAMILIES
+        for method, head in (("full", "first"), ("qlora", "mean"))
+        if family != "deberta" and (family, method) != ("deberta-v2", "qlora")
+    ],
+)
+def test_every_family_learns_in_bf16(train, splits, family, method, head):
+    done = train(method, family, head, num_epochs=6, precision="bf16")
+    assert score(done.shipped, *splits, PAD, "bf16")["accuracy"] > 0.7
 
 
 def test_a_family_whose_code_knows_fp32_alone_is_not_trained_in_bf16(train):

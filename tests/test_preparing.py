@@ -143,7 +143,7 @@ def test_problems_of_all_kinds_and_files_come_in_one_message():
 
 
 def test_adding_a_row_hardly_moves_others(driver_texts):
-    rows = list(dict.fromkeys(driver_texts))
+    rows = list(dict.fromkeys(driver_texts))[::6]
     before, after = (
         run(table(rows)),
         run(table([*rows, ("yodel from the mountain top, jukebox", "no_intent")])),
