@@ -14,13 +14,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LONGEST = (
     "test_pipeline",
     "test_remote_faults",
-    "test_exporting",
     "test_sharing",
-    "test_experiments",
+    "test_exporting",
     "test_methods",
-    "test_predict",
-    "test_demo_browser",
+    "test_demo_limits",
     "test_compare",
+    "test_predict_places",
+    "test_experiments",
+    "test_verify",
+    "test_export_stage",
+    "test_demo_browser",
+    "test_distributed",
     "test_resuming",
 )
 

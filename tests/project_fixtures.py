@@ -100,10 +100,14 @@ def stages_run(output: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Project:
-    """The finished project: a bare Git repository to clone, and the working copy it was pushed from. Change neither."""
+    """The finished project: a bare Git repository to clone, and the working copy it was pushed from. Change neither.
+
+    `printed` is what the `dvc repro` that made it printed.
+    """
 
     author: Clone
     git_url: Path
+    printed: str
 
 
 @pytest.fixture(scope="session")
@@ -133,21 +137,21 @@ def finished_project(shared_folder: Path, isolated_env: dict[str, str]) -> Proje
     It has no DVC remote yet: a test clones it, or copies the author's working copy, and adds one.
     """
     folder = shared_folder / "finished-project"
-    path, git_url, done = folder / "author", folder / "project.git", folder / "done"
+    path, git_url, printed = folder / "author", folder / "project.git", folder / "printed"
     author = Clone(path, isolated_env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
     with FileLock(f"{folder}.lock"):  # the first worker makes the project, the others wait for it
-        if not done.exists():
+        if not printed.exists():  # written last
             shutil.rmtree(folder, ignore_errors=True)  # another worker failed to make it
             _copy_repository(path)
             subprocess.run(["git", "init", "--quiet", "--bare", str(git_url)], env=isolated_env, check=True)
             author.git("init", "--quiet")
             author.git("remote", "add", "origin", str(git_url))
             _shrink(author)
-            author.dvc("repro")
+            output = author.dvc("repro")
             author.commit("Project, reproduced")
             author.git("push", "--quiet", "--set-upstream", "origin", "main")
-            done.touch()
-    return Project(author, git_url)
+            printed.write_text(output, encoding="utf-8")
+    return Project(author, git_url, printed.read_text(encoding="utf-8"))
 
 
 def _copy_repository(target: Path) -> None:

@@ -36,8 +36,11 @@ def smoothed(model):
     return Counter(node.op_type for node in model.graph.node) - before
 
 
-@pytest.mark.parametrize("head", ["mean", "first"])
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v2", "modernbert"])
+# Of the heads, those that other tests export, too: an export takes many times as long as its smoothing.
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [("bert", "mean"), ("bert", "first"), ("roberta", "mean"), ("deberta-v2", "native"), ("modernbert", "first")],
+)
 def test_a_smoothed_encoder_computes_the_same(graph_of, architecture, head):
     model = graph_of(architecture, head)
     want = run(model)[0]

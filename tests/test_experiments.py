@@ -104,21 +104,23 @@ def test_a_queued_experiment_runs_its_own_code_and_not_the_workspaces_nor_the_in
 
     `intents` is also an installed package: an editable install points to a workspace.
     """
-    scoring, model = repository / "intents/scoring.py", repository / "model.py"
+    library, model = repository / "intents/files.py", repository / "model.py"
     evaluate = yaml.safe_load((repository / "dvc.yaml").read_text())
     evaluate["stages"]["evaluate"]["cmd"] = "python -m evaluate"
     (repository / "dvc.yaml").write_text(yaml.safe_dump(evaluate))
-    original = scoring.read_text()
-    scoring.write_text(original.replace("return round(value, digits)", "return round(value, 1)"))
+    original = library.read_text()
+    edited = original.replace("json.dumps(value, indent=2", 'json.dumps({**value, "edited": True}, indent=2')
+    assert edited != original
+    library.write_text(edited)
     model.write_text("SHIFT = 0.123\n")
     run(repository, "dvc", "exp", "run", "--queue", "-n", "edited")
-    scoring.write_text("raise SystemExit('the workspace ran')\n")
+    library.write_text("raise SystemExit('the workspace ran')\n")
     model.write_text("raise SystemExit('the workspace ran')\n")
     run(repository, "dvc", "queue", "start")
     assert "Success" in wait_for_queue(repository, {"edited"})
-    metrics = json.loads(show(repository, "edited", "metrics/evaluate.json"))["test"]
-    assert metrics["accuracy"] == 0.9
-    assert all(value == round(value, 1) for value in metrics["accuracy_interval"])
+    metrics = json.loads(show(repository, "edited", "metrics/evaluate.json"))
+    assert metrics["edited"]
+    assert metrics["test"]["accuracy"] > 0.88  # the quality is 0.8
     assert show(repository, "edited", "model.py") == "SHIFT = 0.123\n"
     assert model.read_text() == "raise SystemExit('the workspace ran')\n"
 

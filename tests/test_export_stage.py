@@ -55,6 +55,13 @@ def exported(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def graph_at_hand(exported, monkeypatch):
+    """Let the stage take the graph of `exported` in place of exporting the same classifier again."""
+    graph = exported / "models/onnx/model.onnx"
+    monkeypatch.setattr("intents.exporting.export_onnx", lambda _, path: shutil.copyfile(graph, path))
+
+
 def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "models/onnx").iterdir()}
 
@@ -97,6 +104,7 @@ def test_settings_hold_intents_max_length_and_the_checkpoints_hash(exported):
     assert settings["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
+@pytest.mark.usefixtures("graph_at_hand")
 def test_the_gate_fails_with_the_numbers_and_leaves_no_output(tmp_path, monkeypatch):
     model = tiny_classifier("bert", "mean")
     make_workspace(tmp_path, model, min_agreement=1.0)
@@ -109,6 +117,7 @@ def test_the_gate_fails_with_the_numbers_and_leaves_no_output(tmp_path, monkeypa
     assert not (tmp_path / "metrics/export.json").exists()
 
 
+@pytest.mark.usefixtures("graph_at_hand")
 def test_the_gate_looks_at_the_answers_that_the_calibration_gives(exported, tmp_path, monkeypatch):
     model = tiny_classifier("bert", "mean")
     classifier = IntentClassifier.load(exported / "models/onnx", "fp32")

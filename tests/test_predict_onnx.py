@@ -8,25 +8,19 @@ import pytest
 
 from intents.bulk.loading import load_scorer
 from intents.bulk.torch_scoring import TorchScorer
-from intents.calibrations import Calibration
-from intents.deciding import softmax
-from tests.export_fixtures import write_exported
-from tests.predict_fixtures import REPOSITORY, answer, classifier, read_jsonl, texts_of, write_jsonl  # noqa: F401
-
-
-@pytest.fixture(scope="session")
-def exported(classifier, tmp_path_factory):  # noqa: F811
-    """Folder of the tiny classifier as an fp32 ONNX graph, with thresholds that reject some answers."""
-    folder = tmp_path_factory.mktemp("exported")
-    probabilities = softmax(np.log(TorchScorer(classifier).probabilities(texts_of(300))), 2.0)
-    threshold = float(np.median(probabilities.max(axis=1)))  # rejects about half of the answers
-    calibration = Calibration(2.0, dict.fromkeys(("lights", "window"), threshold), "no_intent", ("no_intent",))
-    write_exported(classifier, folder, calibration, variants=["fp32"])
-    return folder
+from tests.predict_fixtures import (
+    REPOSITORY,
+    answer,
+    classifier,  # noqa: F401
+    exported,  # noqa: F401
+    read_jsonl,
+    texts_of,
+    write_jsonl,
+)
 
 
 def test_an_exported_classifier_gives_the_calibrated_probabilities_of_its_checkpoint(
-    exported,
+    exported,  # noqa: F811
     classifier,  # noqa: F811
     tmp_path,
 ):
@@ -65,7 +59,7 @@ def test_a_variant_of_a_checkpoint_is_refused_and_a_checkpoint_in_place_of_the_e
     assert f"no models/onnx: {tmp_path}/models/classifier answers\n" in capsys.readouterr().err
 
 
-def test_answering_with_an_exported_classifier_imports_no_torch(exported, tmp_path):
+def test_answering_with_an_exported_classifier_imports_no_torch(exported, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "in.jsonl", [{"text": "open it"}])
     options = ["--model", str(exported), "--variant", "fp32"]
     program = f"""

@@ -22,6 +22,7 @@ from tests.predict_fixtures import (
     answer,
     classifier,  # noqa: F401
     command,
+    exported,  # noqa: F401
     make_classifier,
     read_jsonl,
     texts_of,
@@ -29,25 +30,26 @@ from tests.predict_fixtures import (
 )
 
 
-def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_changed(classifier, tmp_path):  # noqa: F811
+def test_a_folder_is_resumed_by_part_and_answered_anew_where_input_or_model_changed(exported, tmp_path):  # noqa: F811
+    model = ("--model", exported, "--variant", "fp32")
     for number in range(3):
         write_jsonl(tmp_path / f"in/day={number}/part.jsonl", [{"text": text} for text in texts_of(20)])
     (tmp_path / "in/_SUCCESS").touch()
     (tmp_path / "in/day=1/part.jsonl").rename(tmp_path / "in/day=1/part.parquet")  # not Parquet: this part fails
     with pytest.raises(ValueError, match=r"1 of 3 parts failed.*\n.*day=1/part.parquet: .*not a readable Parquet file"):
-        answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+        answer(tmp_path / "in", tmp_path / "out", *model)
     paths = [tmp_path / f"out/day={number}/part.jsonl" for number in range(3)]
     assert [path.exists() for path in paths] == [True, False, True]
     (tmp_path / "in/day=1/part.parquet").rename(tmp_path / "in/day=1/part.jsonl")
     first = paths[0].stat().st_ino
 
-    done = command(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    done = command(tmp_path / "in", tmp_path / "out", *model)
     assert b"60 rows; 40 were answered by an earlier run" in done.stderr
     assert [len(read_jsonl(path)) for path in paths] == [20, 20, 20]
     assert paths[0].stat().st_ino == first
 
     write_jsonl(tmp_path / "in/day=0/part.jsonl", [{"text": "changed"}])
-    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    answer(tmp_path / "in", tmp_path / "out", *model)
     assert len(read_jsonl(paths[0])) == 1
     untouched = paths[2].read_text()
     answer(tmp_path / "in", tmp_path / "out", "--model", make_classifier(tmp_path / "other", seed=5))
@@ -198,10 +200,11 @@ def test_a_pipe_or_device_is_written_to_and_never_replaced(classifier, tmp_path)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(classifier, tmp_path, sent, code):  # noqa: F811
+def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(exported, tmp_path, sent, code):  # noqa: F811
     (tmp_path / "in").mkdir()
     source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(300_000)])
-    line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", classifier]
+    line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", exported]
+    line += ["--variant", "fp32"]
     # Shells let what they start in the background ignore Ctrl-C, and so would all that these tests start.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
@@ -215,11 +218,13 @@ def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(classif
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_run_killed_in_the_middle_leaves_whole_parts_alone_and_goes_on_with_the_rest(classifier, tmp_path):  # noqa: F811
+def test_a_run_killed_in_the_middle_leaves_whole_parts_alone_and_goes_on_with_the_rest(exported, tmp_path):  # noqa: F811
     for number in range(12):
         write_jsonl(tmp_path / f"in/{number:02}.jsonl", [{"text": text} for text in texts_of(4000)])
-    line = [sys.executable, "-m", "apps.predict", tmp_path / "in", tmp_path / "out", "--model", classifier]
-    running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    command_line = (tmp_path / "in", tmp_path / "out", "--model", exported, "--variant", "fp32")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "apps.predict", *command_line], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    )
     while not list((tmp_path / "out").glob("*.jsonl")):
         assert running.poll() is None
         time.sleep(0.01)
@@ -228,7 +233,7 @@ def test_a_run_killed_in_the_middle_leaves_whole_parts_alone_and_goes_on_with_th
     written = sorted((tmp_path / "out").glob("[0-9]*.jsonl"))
     assert 1 <= len(written) < 12
     assert {len(read_jsonl(path)) for path in written} == {4000}
-    answer(tmp_path / "in", tmp_path / "out", "--model", classifier)
+    answer(*command_line)
     assert [len(read_jsonl(tmp_path / f"out/{number:02}.jsonl")) for number in range(12)] == [4000] * 12
 
 
@@ -248,15 +253,14 @@ def test_a_glob_is_answered_into_a_folder_beside_its_files_which_it_does_not_mat
     assert [path.name for path in tmp_path.rglob("*.csv")] == ["calls-1.csv", "calls-1.csv"]
 
 
-def test_standard_input_and_output_hold_nothing_but_rows(classifier):  # noqa: F811
-    done = command(
-        "-", "-", "--model", classifier, "--input-format", "csv", "--output-format", "jsonl", input=b"text\nopen it\n\n"
-    )
+def test_standard_input_and_output_hold_nothing_but_rows(exported):  # noqa: F811
+    line = ("-", "-", "--model", exported, "--variant", "fp32", "--input-format")
+    done = command(*line, "csv", "--output-format", "jsonl", input=b"text\nopen it\n\n")
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["reason"] for line in done.stdout.splitlines()] == ["", "empty line"]
     table = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": ["on", "off"]}), table)
-    done = command("-", "-", "--model", classifier, "--input-format", "parquet", input=table.getvalue().to_pybytes())
+    done = command(*line, "parquet", input=table.getvalue().to_pybytes())
     assert pq.read_table(pa.BufferReader(done.stdout)).column("text").to_pylist() == ["on", "off"]
 
 
@@ -270,9 +274,10 @@ def test_a_closed_stream_is_named(classifier, tmp_path, monkeypatch, stream, arg
         answer(*arguments, "--model", classifier, *formats)
 
 
-def test_a_reader_that_stops_early_ends_the_command_quietly(classifier, tmp_path):  # noqa: F811
+def test_a_reader_that_stops_early_ends_the_command_quietly(exported, tmp_path):  # noqa: F811
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts_of(5000)])
-    line = f"{sys.executable} -m apps.predict {source} - --model {classifier} --output-format jsonl | head -n 1"
+    options = f"--model {exported} --variant fp32 --output-format jsonl"
+    line = f"{sys.executable} -m apps.predict {source} - {options} | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=REPOSITORY, capture_output=True)
     assert (done.returncode, done.stdout.count(b"\n")) == (141, 1)  # as a shell reports of any such command
     assert b"rror" not in done.stderr

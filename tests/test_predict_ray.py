@@ -13,6 +13,7 @@ from tests.predict_fixtures import (
     answer,
     classifier,  # noqa: F401
     command,
+    exported,  # noqa: F401
     read_jsonl,
     texts_of,
     write_jsonl,
@@ -94,8 +95,9 @@ def test_ray_answers_every_row_once_as_one_process_does_while_a_worker_dies(clus
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
-def test_ray_refuses_standard_input_which_its_workers_do_not_see(classifier):  # noqa: F811
-    done = command("-", "-", "--engine", "ray", "--model", classifier, "--input-format", "csv", input=b"text\non\n")
+def test_ray_refuses_standard_input_which_its_workers_do_not_see(exported):  # noqa: F811
+    model = ("--model", exported, "--variant", "fp32")
+    done = command("-", "-", "--engine", "ray", *model, "--input-format", "csv", input=b"text\non\n")
     assert done.returncode == 1
     assert (
         done.stderr

@@ -12,6 +12,7 @@ from tests.predict_fixtures import (
     answer,
     classifier,  # noqa: F401
     command,
+    exported,  # noqa: F401
     read_jsonl,
     write_jsonl,
 )
@@ -22,7 +23,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_path):  # noqa: F811
+def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(exported, tmp_path):  # noqa: F811
     lines = [
         b"id,text",
         b"1,open the window",
@@ -39,7 +40,7 @@ def test_bad_csv_rows_are_answered_in_their_place_with_a_reason(classifier, tmp_
         b"12,\0\0",
     ]  # fmt: skip
     (tmp_path / "in.csv").write_bytes(b"\r\n".join(lines) + b"\r\n")
-    done = command(tmp_path / "in.csv", tmp_path / "out.csv", "--model", classifier)
+    done = command(tmp_path / "in.csv", tmp_path / "out.csv", "--model", exported, "--variant", "fp32")
     assert done.returncode == 0, done.stderr
     answers = read_csv(tmp_path / "out.csv")
     reasons = [row["reason"] for row in answers]
