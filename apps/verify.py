@@ -63,8 +63,10 @@ def verify(
 
 def _check_paths(root: Path) -> None:
     """Raise ValueError where params.yaml has no path for one that dvc.yaml wants; DVC would not say which."""
-    params = flatten(read_params(root / "params.yaml"))
-    for name in re.findall(r"\$\{([\w.]+)\}", (root / "dvc.yaml").read_text(encoding="utf-8")):
+    stages = root / "dvc.yaml"
+    names = re.findall(r"\$\{([\w.]+)\}", stages.read_text(encoding="utf-8")) if stages.exists() else []
+    params = flatten(read_params(root / "params.yaml")) if names else {}
+    for name in names:
         path = params.get(name)
         if not isinstance(path, str) or not path:
             raise ValueError(f"params.yaml: {name} must be the path of a file (data/none: none), got {path!r}")

@@ -39,6 +39,9 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
             " encoder, such as BERT"
         )
     tokenizer.model_max_length = max_length
+    # Else HF_HUB_OFFLINE, where it is set, would be noted in the checkpoint and change its hash.
+    if "local_files_only" in tokenizer.init_kwargs:
+        tokenizer.init_kwargs["local_files_only"] = False
     return tokenizer
 
 

@@ -72,7 +72,7 @@ print(*({{"torch", "transformers"}} & set(sys.modules)))
     assert done.stdout.strip() == ""
 
 
-def test_int8_is_the_variant_unless_another_is_asked_for(exported, tmp_path):
+def test_int8_is_the_variant_unless_another_is_asked_for(exported, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "in.jsonl", [{"text": "open it"}])
     with pytest.raises(ValueError, match="model-int8.onnx is missing"):
         answer(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", exported)
