@@ -1,7 +1,6 @@
 """Outputs of other revisions: branches, tags, commits and DVC experiments, read without touching the workspace."""
 
 import errno
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -83,15 +82,24 @@ def remotes_of(repo: "Repo") -> dict[str, dict[str, Any]]:
 
 def hashes_in_folder(repo: "Repo", md5: str) -> dict[str, str] | None:
     """Return the hash of each file in a folder that DVC tracks as `md5`; None where the cache has no good list."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
+
     try:
-        files = json.loads(Path(repo.cache.local.oid_to_path(md5)).read_bytes())
-    except (FileNotFoundError, ValueError):
+        files = Tree.load(repo.cache.local, HashInfo("md5", md5))
+    except (FileNotFoundError, ObjectFormatError):
         return None
-    return {file["relpath"]: file["md5"] for file in files}
+    return {"/".join(name): str(found.value) for name, _, found in files}
 
 
 class NoSuchOutputError(ValueError):
     """The revision has no such output, wherever one looks for it."""
+
+
+def copy_of(commit: str, path: str, root: Path = Path(".")) -> Path:
+    """Return where `fetch_output` puts the output `path` as of `commit`."""
+    return root / CACHE_DIR / commit / path
 
 
 def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
@@ -111,7 +119,7 @@ def fetch_output(rev: str, path: str, root: Path = Path(".")) -> Path:
             " models/classifier"
         )
     commit = resolve(rev, root)
-    target = root / CACHE_DIR / commit / path
+    target = copy_of(commit, path, root)
     if not target.exists():
         from dvc.api import DVCFileSystem
 

@@ -106,18 +106,24 @@ def _stale_command(stage: "Stage") -> Iterator[str]:
 def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
     for dep in stage.deps:
         maker = made.get(dep.fs_path)
-        folder = next((out for path, out in made.items() if dep.fs_path.startswith(f"{path}/")), None)
-        if maker is None and folder is not None and not dep.exists:  # data that is not pulled, or of a revision
-            files = hashes_in_folder(stage.repo, str(folder.hash_info.value))
-            name = Path(dep.fs_path).relative_to(folder.fs_path).as_posix()
-            if files is not None and files.get(name) != dep.hash_info.value:
-                yield f"{dep} is {'modified' if name in files else 'deleted'} since dvc.lock"
-        elif maker is None:
-            yield from _stale_file(dep)
+        if maker is None:
+            yield from _stale_source(dep, made)
         elif dep.hash_info != maker.hash_info:
             yield f"the {dep} in dvc.lock that it read is not the one that {maker.stage.addressing} wrote"
         elif maker.stage.is_data_source and dep.exists:  # data of `dvc add`, which anyone may edit
             yield from _stale_file(dep)
+
+
+def _stale_source(dep: "Output", made: dict[str, "Output"]) -> Iterator[str]:
+    """Compare what no stage makes; data that is not pulled, or of another revision, with the list of its folder."""
+    folder = next((out for path, out in made.items() if dep.fs_path.startswith(f"{path}/")), None)
+    if folder is None or dep.exists:
+        yield from _stale_file(dep)
+        return
+    files = hashes_in_folder(dep.repo, str(folder.hash_info.value))
+    name = Path(dep.fs_path).relative_to(folder.fs_path).as_posix()
+    if files is not None and files.get(name) != dep.hash_info.value:
+        yield f"{dep} is {'modified' if name in files else 'deleted'} since dvc.lock"
 
 
 def _stale_outs(stage: "Stage") -> Iterator[str]:

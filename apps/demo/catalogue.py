@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.revisions import CACHE_DIR, NoSuchOutputError, fetch_output, open_repository, resolve
+from apps.revisions import NoSuchOutputError, copy_of, fetch_output, open_repository, resolve
 from intents.bulk.loading import DEFAULT_VARIANT, load_scorer
 from intents.bulk.scoring import Scorer
 from intents.calibrations import CALIBRATION_FILE, Calibration
@@ -122,7 +122,7 @@ class Catalogue:
         return self._fetched(name, _CLASSIFIER_DIR)
 
     def _copy_of(self, rev: str, path: str) -> Path:
-        return self._root / CACHE_DIR / resolve(rev, self._root) / path
+        return copy_of(resolve(rev, self._root), path, self._root)
 
     def _fetched(self, rev: str, path: str) -> Path:
         copy = self._copy_of(rev, path)

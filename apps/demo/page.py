@@ -181,7 +181,7 @@ def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown, chosen: Any, p
     )
     answers = gr.HTML(render("answers", answers=[]), elem_id="answers")
     # The browser cuts a text that is too long, one character past the limit: the same message, without the wait.
-    cut = f"(text, first, second) => [(text || '').slice(0, {desk.limits.characters + 1}), first, second]"
+    cut = f"(text, ...others) => [(text || '').slice(0, {desk.limits.characters + 1}), ...others]"
     asked: dict[str, Any] = {
         "fn": desk.show_answers,
         "inputs": [text, first, second],
@@ -190,7 +190,7 @@ def _try_tab(desk: Desk, first: gr.Dropdown, second: gr.Dropdown, chosen: Any, p
         **_QUESTIONS,
     }
     text.submit(**asked)
-    chosen.then(**asked | {"inputs": [text, first, second, problem], "js": cut.replace("second)", "second, problem)")})
+    chosen.then(**asked | {"inputs": [text, first, second, problem]})
     with gr.Row(elem_classes="examples"):
         for group, texts in _example_groups(desk).items():
             with gr.Column(min_width=400):
