@@ -44,6 +44,14 @@ def check_spellings(examples: Sequence[Example]) -> list[Problem]:
     ]
 
 
+def nearly_same(intents: Collection[str]) -> list[list[str]]:
+    """Return the groups of intents that are one name but for case, blanks and punctuation: Billing and billing."""
+    forms: dict[str, list[str]] = {}
+    for intent in sorted(intents):
+        forms.setdefault("".join(filter(str.isalnum, intent.casefold())) or intent, []).append(intent)
+    return [alike for alike in forms.values() if len(alike) > 1]
+
+
 def check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[Problem]:
     """Return a problem for each intent to exclude that the data lacks."""
     known = sorted({example.intent for example in examples})

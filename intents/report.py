@@ -12,6 +12,8 @@ from intents.templating import template_environment
 
 _WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
 _SIDE = 200  # of a square figure
+_MOST_IN_MATRIX = 40  # intents; a larger confusion matrix cannot be read, and makes the page megabytes long
+_NUM_CONFUSIONS = 50  # listed in its place
 
 
 def render_report(
@@ -31,10 +33,14 @@ def render_report(
     environment = template_environment("intents", autoescape=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     before, after = trust["before_after"]
+    confusion_cc = confusion_matrix(answers.likeliest)
+    confusions = _confusions(answers.intents, answers.likeliest.names, confusion_cc)
     return environment.get_template("report.html.j2").render(
         headline=metrics["test"],
         thresholds_count=answers.likeliest is answers,
-        matrix=_matrix_rows(answers.intents, confusion_matrix(answers.likeliest)),
+        matrix=_matrix_rows(answers.intents, confusion_cc) if len(answers.intents) <= _MOST_IN_MATRIX else None,
+        confusions=confusions[:_NUM_CONFUSIONS],
+        num_confusions=len(confusions),
         answers=answers.likeliest.names,
         calibration=answers.calibration,
         **{name: tables[name] for name in ("averages", "per_intent", "per_kind")},
@@ -70,6 +76,23 @@ def _matrix_rows(intents: Sequence[str], confusion_cc: NDArray[np.int64]) -> Tab
             ],
         }
         for row, intent in enumerate(intents)
+    ]
+
+
+def _confusions(intents: Sequence[str], names: Sequence[str], confusion_cc: NDArray[np.int64]) -> Table:
+    """Return the pairs of a true intent and a wrong answer, the most frequent first."""
+    wrong_cc = confusion_cc.copy()
+    np.fill_diagonal(wrong_cc, 0)
+    pairs = sorted(np.argwhere(wrong_cc).tolist(), key=lambda pair: -wrong_cc[*pair])
+    totals = confusion_cc.sum(1)
+    return [
+        {
+            "intent": intents[row],
+            "answer": names[column],
+            "count": int(wrong_cc[row, column]),
+            "texts": int(totals[row]),
+        }
+        for row, column in pairs
     ]
 
 

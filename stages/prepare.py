@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from intents import sources
+from intents.checking import nearly_same
 from intents.cli import run
 from intents.files import write_csv, write_json
 from intents.params import load_params
@@ -21,6 +22,7 @@ from intents.tables import with_facts, write_table
 
 PREPARED_DIR = Path("data/prepared")
 METRICS_PATH = Path("metrics/prepare.json")
+_MOST_NAMED = 10  # intents in one line
 REJECTED_COLUMNS = ("file", "row", "text", "intent", "reason")
 
 
@@ -86,6 +88,12 @@ def main() -> None:
     print(f"prepared {rows['train']} train, {rows['validation']} validation and {rows['test']} test rows{whence}")
     if unlabelled := prepared.metrics.get("unlabelled"):
         print(f"and {unlabelled['rows']} unlabelled ones; {unlabelled['left_out']} more repeat others or labelled rows")
+    for split in SPLITS[1:]:
+        if missing := [row["intent"] for row in prepared.metrics["rows_per_intent"] if not row[split]]:
+            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+            print(f"{split} has no row of {', '.join(missing[:_MOST_NAMED])}{more}")
+    for alike in nearly_same(prepared.intents):
+        print(f"{' and '.join(map(repr, alike))} count as different intents: if they are one, write them alike")
     if num_rejected := len(prepared.rejected):
         print(f"left out {num_rejected} row(s): {PREPARED_DIR / 'rejected.csv'} says which and why")
 

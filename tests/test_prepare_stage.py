@@ -318,3 +318,18 @@ def test_a_path_that_is_none_names_the_remedy(small):
         ValueError, match=r"prepare.test_source: must be the path of a file \(data/none: none\), got None"
     ):
         prepare.main()
+
+
+def test_official_files_that_lack_an_intent_and_intents_that_nearly_share_a_name_are_said(small, write_csv, capsys):
+    rows = [(text, intent.title() if intent == "open" and "lid" in text else intent) for text, intent in ROWS]
+    write_csv("raw.csv", ["text", "intent"], [*rows, ("open the tent", "Open"), ("lower the tent", "Open")])
+    write_csv("valid.csv", ["text", "intent"], [("open the porch", "open"), ("lower the desk", "Open")])
+    small(validation_source="valid.csv")
+    prepare.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert "validation has no row of close" in printed
+    assert not [line for line in printed if line.startswith("test has no row")]
+    assert "'Open' and 'open' count as different intents: if they are one, write them alike" in printed
+    small(validation_source="data/none")
+    prepare.main()
+    assert "has no row of" not in capsys.readouterr().out
