@@ -17,7 +17,7 @@ from pathlib import Path
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
 from intents.bulk.loading import DEFAULT_VARIANT, has_model, is_onnx, load_scorer
 from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classifier
-from intents.bulk.places import FORMATS, size_of, user_errors
+from intents.bulk.places import FORMATS, is_remote, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import Scorer
 from intents.cli import run
@@ -191,12 +191,14 @@ def _say(counts: Counts, before: Counts, seconds: float) -> None:
 def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once, but cleaning up, as Ctrl-C does
+    options = parse_arguments()
     try:
-        predict(parse_arguments())
+        predict(options)
     except (ValueError, OSError):
         raise
-    except user_errors() as error:  # those of a library, which intents.cli does not know
-        raise ValueError(str(error)) from None
+    except user_errors() as error:  # those of a library, which intents.cli does not know, and which name no place
+        places = [place for place in (options.input, options.output) if is_remote(place)]
+        raise ValueError(f"{' or '.join(places)}: {error}") from None
 
 
 if __name__ == "__main__":

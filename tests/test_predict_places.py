@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apps import predict
 from intents.bulk.answering import answer_table
 from intents.bulk.places import atomic_output
 from tests.predict_fixtures import (
@@ -354,6 +355,17 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
         answer(*(argument.format(here=tmp_path) for argument in arguments), *model)
     assert message.format(here=tmp_path) in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_without_credentials_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs", reason="pip install -e '.[s3]' brings the store's client")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # holds no ~/.aws
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(sys, "argv", ["predict", "s3://calls/today.csv", str(tmp_path / "out.csv")])
+    with pytest.raises(ValueError, match="^s3://calls/today.csv: Unable to locate credentials"):
+        predict.main()
 
 
 @pytest.mark.parametrize(("source", "target"), [("one/in.csv", "two/in.csv"), ("one", "two")])
