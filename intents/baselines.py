@@ -61,8 +61,18 @@ def sample_training_rows(labels_n: Labels, most: int, seed: int) -> Labels:
 
 
 def _validation_accuracy(predicted_n: Labels, labels: Mapping[str, Labels]) -> float:
-    """Return the share of right answers to those validation texts whose intent some training text has."""
+    """Return the share of right answers to those validation texts whose intent some training text has.
+
+    Raises:
+        ValueError: there is no such text.
+
+    """
     known_n = np.isin(labels["validation"], labels["train"])
+    if not known_n.any():
+        raise ValueError(
+            f"baselines.max_rows: none of the {len(known_n)} validation rows that were drawn has an intent that"
+            " training rows have; raise it"
+        )
     return float((predicted_n == labels["validation"])[known_n].mean())
 
 

@@ -132,8 +132,8 @@ def _check(limits: Limits, actions: Sequence[str], roles: Roles, harmless_n: Fla
 def fit_temperature(labels_n: Labels, logits_nc: NDArray[np.float32]) -> float:
     """Return the temperature that minimises the log-loss (Guo et al. 2017, "On calibration of modern neural networks").
 
-    The targets give 1 / (n + 2) to the other intents, as Platt 1999 does: n right answers out of n do not show that
-    the next is right for certain.
+    The targets take 1 / (n + 2) from the true intent, as Platt 1999 does, and spread it over all alike: n right answers
+    out of n do not show that the next is right for certain.
     """
     num_rows, num_labels = logits_nc.shape
     doubt = 1 / (num_rows + 2)

@@ -20,7 +20,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 
-from intents.first_token import check_first_token, shorten_last_layer
+from intents.first_token import shorten_last_layer
+from intents.probing import check_first_token, check_padding
 
 
 class IntentClassifierConfig(PreTrainedConfig):
@@ -111,7 +112,7 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
     `head` is "mean" or "first" (the pooling of IntentClassifier), or "native" (the architecture's own head).
 
     Raises:
-        ValueError: the weights do not fit the encoder's config.json.
+        ValueError: the weights do not fit the encoder's config.json, or the encoder cannot classify with that head.
 
     """
     names = {"id2label": dict(enumerate(intents)), "label2id": {intent: i for i, intent in enumerate(intents)}}
@@ -136,6 +137,7 @@ def build_classifier(encoder_dir: Path, intents: Sequence[str], head: str, featu
         model.set_encoder(encoder)
         if head == "first":
             check_first_token(model.encoder)
+    check_padding(model, head)
     model.config.problem_type = "single_label_classification"
     return model
 

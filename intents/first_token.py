@@ -34,24 +34,6 @@ def is_shortened(layer: nn.Module) -> bool:
     return getattr(layer.forward, "__func__", None) is _forward
 
 
-def check_first_token(encoder: PreTrainedModel) -> None:
-    """Make sure that the first token's state tells texts apart that start alike.
-
-    Raises:
-        ValueError: it does not, since tokens see those before them alone, as in decoders.
-
-    """
-    last = encoder.config.vocab_size - 1
-    ids_bt = torch.tensor([[last, last - 1], [last, last - 2]], device=encoder.device)
-    with torch.no_grad():
-        one, other = encoder(input_ids=ids_bt, attention_mask=torch.ones_like(ids_bt)).last_hidden_state[:, 0]
-    if torch.equal(one, other):
-        raise ValueError(
-            f"train.head=first: in {encoder.config.model_type} models the first token does not see those that follow;"
-            " set train.head to mean, or native"
-        )
-
-
 def _forward(
     layer: Any,
     hidden_btd: torch.Tensor,

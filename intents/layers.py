@@ -42,6 +42,10 @@ def embeddings_of(model: PreTrainedModel) -> nn.Module:
 
 # What some encoders keep outside of their embeddings and layers: positions, and what makes the embeddings wider.
 _BESIDE_EMBEDDINGS = (
+    "position_embeddings",
+    "lang_embeddings",
+    "layer_norm_emb",
+    "entity_embeddings",
     "embeddings_project",
     "encoder.embedding_hidden_mapping_in",
     "wpe",

@@ -4,6 +4,7 @@ Pseudo-labels (Lee 2013), of each intent the surest (class-balanced, Zou et al. 
 them that are chosen, c intents.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from intents.checkpoints import Checkpoints
 from intents.parallel import from_first
 from intents.trainer import TrainingSettings, answer
 from intents.training import fine_tune
+
+_ROUNDING = 1e-9  # 0.55 * 100 is a little more than 55
 
 
 @dataclass(frozen=True)
@@ -60,5 +63,6 @@ def surest(logits_nc: NDArray[np.float32], share: float) -> tuple[NDArray[np.int
     for label in np.unique(likeliest_n):
         texts = np.flatnonzero(likeliest_n == label)
         first_is_surest = texts[np.argsort(-confidence_n[texts], kind="stable")]
-        chosen_n[first_is_surest[: int(np.ceil(share * len(texts)))]] = True
+        most = math.ceil(share * len(texts) - _ROUNDING)
+        chosen_n[first_is_surest[:most]] = True
     return np.flatnonzero(chosen_n), likeliest_n[chosen_n]

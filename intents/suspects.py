@@ -41,21 +41,25 @@ def out_of_fold_probabilities(inputs_nx: "csr_array", labels_n: Labels, groups_n
     a wrong label must not be confirmed by its own copy. Fewer folds where no intent has five rows.
 
     Raises:
-        ValueError: there is one intent, or no intent has two rows, or all rows are near-duplicates.
+        ValueError: there is one intent, or no intent has two rows, or all rows are near-duplicates, or some model would
+            know one intent alone.
 
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     num_folds = min(_NUM_FOLDS, len(np.unique(groups_n)), int(np.bincount(labels_n).max(initial=0)))
-    if num_folds < 2 or len(np.unique(labels_n)) < 2:
-        raise ValueError(
-            f"{len(labels_n)} rows of {len(np.unique(labels_n))} intent(s) are too few, or too much alike, to doubt any"
-            " of them; label more"
-        )
+    too_few = ValueError(
+        f"{len(labels_n)} rows of {len(np.unique(labels_n))} intent(s) are too few, or too much alike, to doubt any"
+        " of them; label more"
+    )
+    if num_folds < 2:
+        raise too_few
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         # An intent with fewer rows than folds is missing from some model, which gives it probability 0.
         warnings.simplefilter("ignore")
+        if any(len(np.unique(labels_n[others])) < 2 for others, _ in folds.split(labels_n, labels_n, groups_n)):
+            raise too_few
         found: Probabilities = cross_val_predict(
             new_model(), inputs_nx, labels_n, groups=groups_n, cv=folds, method="predict_proba"
         )

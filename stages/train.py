@@ -103,6 +103,12 @@ class TrainParams(Params):
     def _has_features_to_contrast(cls, weight: float, info: ValidationInfo) -> float:
         if weight and info.data.get("head") == "native":
             raise ValueError("Must be 0 with train.head=native: the loss works on the features of the other heads")
+        together = info.data.get("batch_size", 2) // info.data.get("gradient_accumulation", 1)
+        if weight and together < 2:
+            raise ValueError(
+                "Must be 0 where the parts of a step (train.batch_size, train.gradient_accumulation) hold one text: the"
+                " loss compares texts"
+            )
         return weight
 
 

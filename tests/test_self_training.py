@@ -20,6 +20,12 @@ def test_of_each_intent_its_share_of_the_surest_texts_is_chosen():
     assert surest(logits, 0.01)[0].tolist() == [2, 4]  # of each intent at least one
 
 
+@pytest.mark.parametrize(("share", "num_texts"), [(0.55, 100), (0.28, 50), (0.7, 10)])
+def test_a_share_is_not_rounded_up_beyond_what_it_is(share, num_texts):
+    texts, _ = surest(np.eye(2, dtype=np.float32)[[0] * num_texts], share)
+    assert len(texts) == round(share * num_texts)
+
+
 def test_labelled_texts_are_repeated_where_they_would_be_few(tmp_path):
     labelled = write_split(tmp_path / "labelled.parquet", 10, 0)
     unlabelled = write_split(tmp_path / "unlabelled.parquet", 80, 1)

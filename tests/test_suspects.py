@@ -81,3 +81,11 @@ def test_few_rows_of_each_intent_are_doubted_in_fewer_folds_and_one_of_each_is_r
     for rows in (few[::3], few[:3]):
         with pytest.raises(ValueError, match="rows of . intent.s. are too few, or too much alike, to doubt any"):
             out_of_fold_probabilities(features_nd[rows], labels_n[rows], groups_n[rows])
+
+
+def test_an_intent_in_one_group_beside_a_single_other_one_is_refused():
+    features_nd = np.eye(12)
+    with pytest.raises(ValueError, match="12 rows of 2 intent.* label more"):
+        out_of_fold_probabilities(features_nd, np.array([0] * 11 + [1]), np.arange(12))
+    with pytest.raises(ValueError, match="12 rows of 2 intent.* label more"):
+        out_of_fold_probabilities(features_nd, np.array([0] * 10 + [1] * 2), np.array([*range(11), 10]))
