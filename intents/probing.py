@@ -1,7 +1,6 @@
 """What an encoder does that its architecture's name does not tell: found by asking it, before anything is trained."""
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 _LARGEST_CHANGE = 1e-3  # of a logit; encoders that heed the attention mask stay below 1e-5
@@ -66,9 +65,7 @@ def two_tokens(encoder: PreTrainedModel) -> tuple[int, int]:
         ValueError: all embeddings are alike.
 
     """
-    embeddings = encoder.get_input_embeddings()
-    assert isinstance(embeddings, nn.Module)
-    weight_vd = embeddings.weight.detach()
+    weight_vd = encoder.get_input_embeddings().get_parameter("weight").detach()
     last = len(weight_vd) - 1
     for token in range(last - 1, -1, -1):
         if not torch.equal(weight_vd[token], weight_vd[last]):
