@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from intents.answers import Answers
 from intents.calibrations import ABSTAIN
+from intents.ladder import FINE_TUNED, WITH_THRESHOLDS
 from intents.scoring import (
     averaged_metrics,
     confusion_counts,
@@ -18,6 +19,7 @@ from intents.scoring import (
 from intents.trust import action_metrics, probability_metrics, selective_metrics
 
 _HISTOGRAM_BINS = 20
+_MOST_NAMED = 10  # intents in a sentence
 Table = list[dict[str, Any]]
 
 
@@ -112,6 +114,54 @@ def mistake_table(answers: Answers, most: int) -> Table:
         }
         for i in ordered
     ]
+
+
+def wrong_texts(answers: Answers, most: int) -> dict[str, Table]:
+    """Return the texts that went wrong, at most so many of each sort, the worst first.
+
+    `mistakes` are those of `mistake_table` for the likeliest intents; `false_action_texts` ask for nothing and would be
+    acted on; `refused_texts` ask for something and are not obeyed. The latter two are empty where no text asks for
+    nothing.
+    """
+    found: dict[str, Table] = {"mistakes": mistake_table(answers.likeliest, most)}
+    harmless_n, wrong_n = answers.harmless_n, answers.predicted_n != answers.labels_n
+    true_n = answers.probabilities_nc[np.arange(len(wrong_n)), answers.labels_n]
+    sorts = {
+        "false_action_texts": (harmless_n & answers.acted_n, -answers.confidence_n),
+        "refused_texts": (~harmless_n & wrong_n & bool(harmless_n.any()), true_n),
+    }
+    for name, (chosen_n, order_n) in sorts.items():
+        ordered = sorted(np.flatnonzero(chosen_n).tolist(), key=lambda i: (order_n[i], answers.texts[i]))[:most]
+        found[name] = [
+            {
+                "text": answers.texts[i],
+                "intent": answers.intents[answers.labels_n[i]],
+                "answer": answers.names[answers.predicted_n[i]],
+                "probability": float(true_n[i]),
+                "confidence": float(answers.confidence_n[i]),
+                "kind": answers.kinds[i],
+            }
+            for i in ordered
+        ]
+    return found
+
+
+def cautions(ladder: Table, per_intent: Table) -> list[str]:
+    """Return what a user must know first of a classifier that has hardly learnt anything; most often nothing."""
+    accuracy = {row["rung"]: row["accuracy"] for row in ladder}
+    fine_tuned = accuracy[FINE_TUNED]
+    simpler = {name: accuracy[name] for name in accuracy if name not in (FINE_TUNED, WITH_THRESHOLDS)}
+    better = [f"{name} ({share:.3f})" for name, share in simpler.items() if share >= fine_tuned]
+    never = [row["intent"] for row in per_intent if row["support"] and not row["precision"] and not row["recall"]]
+    found = []
+    if better:
+        found.append(
+            f"Fine-tuning did not pay: an accuracy of {fine_tuned:.3f} is no more than that of {', '.join(better)}."
+        )
+    if never:
+        more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
+        found.append(f"Never rightly answered: {', '.join(never[:_MOST_NAMED])}{more}.")
+    return found
 
 
 def confusion_matrix(answers: Answers) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intents.answers import Answers
-from intents.evaluating import Table, confusion_matrix
+from intents.evaluating import Table, cautions, confusion_matrix
 from intents.templating import template_environment
 
 _WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
@@ -22,13 +22,14 @@ def render_report(
     tables: Mapping[str, Table],
     trust: Mapping[str, Table],
     curves: Table,
-    mistakes: Table,
+    lists: Mapping[str, Table],
     method: str,
     confidence_level: float,
+    max_false_action_rate: float | None,
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere.
 
-    `confidence_level` is that of the intervals in `metrics` and in the tables.
+    `confidence_level` is that of the intervals in `metrics` and in the tables; `lists` are the texts of `wrong_texts`.
     """
     environment = template_environment("intents", autoescape=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
@@ -41,6 +42,7 @@ def render_report(
         matrix=_matrix_rows(answers.intents, confusion_cc) if len(answers.intents) <= _MOST_IN_MATRIX else None,
         confusions=confusions[:_NUM_CONFUSIONS],
         num_confusions=len(confusions),
+        num_intents=len(answers.intents),
         answers=answers.likeliest.names,
         calibration=answers.calibration,
         **{name: tables[name] for name in ("averages", "per_intent", "per_kind")},
@@ -50,7 +52,9 @@ def render_report(
         figures=_trust_figures(trust),
         curves=curves,
         lines=_curve_lines(curves),
-        mistakes=mistakes,
+        **lists,
+        cautions=cautions(tables["ladder"], tables["per_intent"]),
+        limit=max_false_action_rate,
         ladder=tables["ladder"],
         method=method,
         level=f"{100 * confidence_level:g} %",
@@ -62,6 +66,7 @@ def render_report(
         num_commands=int((~answers.harmless_n).sum()),
         num_harmless=int(answers.harmless_n.sum()),
         num_false=int(answers.acted_n[answers.harmless_n].sum()),
+        num_refused=int((answers.predicted_n != answers.labels_n)[~answers.harmless_n].sum()),
     )
 
 

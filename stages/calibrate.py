@@ -30,6 +30,7 @@ CALIBRATION_DIR = Path("models/calibration")
 METRICS_PATH = Path("metrics/calibrate.json")
 ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use")  # dvc.yaml lists them
 CONFIDENCE_LEVEL = 0.95
+HARDLY = 0.5  # share of the commands obeyed without thresholds below which these are not what is wrong
 MOSTLY = 0.8  # share of the commands obeyed from which on a strict threshold is no surprise to explain
 FEW = 50  # texts: with fewer the threshold is a guess (20, drawn again and again, let 2.1 % through in place of 1 %)
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -75,6 +76,13 @@ def warnings_about(metrics: dict[str, Any], max_false_action_rate: float) -> Ite
             f"validation has only {num_harmless} texts that ask for nothing: on new ones the rate of false actions may"
             f" be several times the limit of {max_false_action_rate:.4g}"
         )
+    plain = metrics["before_after"][0].get("commands_obeyed", 1)
+    if plain < HARDLY:
+        yield (
+            f"without thresholds, too, only {plain:.3g} of the commands are obeyed: the classifier has not learnt them,"
+            " and no threshold mends that"
+        )
+        return
     least = 1 / (num_harmless + 1)
     if num_harmless and max_false_action_rate < least and metrics["validation"].get("commands_obeyed", 1) < MOSTLY:
         yield (
@@ -100,7 +108,12 @@ def main() -> None:
     write_json(METRICS_PATH, metrics)
     if params.max_false_action_rate is not None:
         for line in warnings_about(metrics, params.max_false_action_rate):
-            print(line)
+            print(f"warning: {line}")
+    if not calibration.thresholds and not roles.harmless:
+        print(
+            "every text is answered: no intent is known to ask for nothing (-S calibrate.reject_intent=NAME), and no"
+            " limit on wrong answers needs a threshold (-S calibrate.max_error_rate=0.05)"
+        )
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))
 

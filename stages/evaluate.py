@@ -42,7 +42,12 @@ REPORT_PATH = Path("metrics/report.html")
 TABLES_DIR = Path("metrics/tables")
 PLOTS_DIR = Path("metrics/plots")
 PREDICTIONS_PATH = Path("data/predictions/test.parquet")
-ALSO_READS = ("prepare.out_of_scope_intent", "prepare.out_of_scope_use", "train.method")  # dvc.yaml lists them
+ALSO_READS = (  # dvc.yaml lists them
+    "prepare.out_of_scope_intent",
+    "prepare.out_of_scope_use",
+    "train.method",
+    "calibrate.max_false_action_rate",
+)
 
 
 class EvaluateParams(Params):
@@ -134,16 +139,19 @@ def main() -> None:
         "behaviour_pairs": asked,
     }
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
-    mistakes = evaluating.mistake_table(likeliest, params.num_mistakes)
-    method = read_params()["train"]["method"]
+    lists = evaluating.wrong_texts(answers, params.num_mistakes)
+    settings = read_params()
+    method, limit = settings["train"]["method"], settings["calibrate"]["max_false_action_rate"]
     write_predictions(answers, rows)
     write_plots(answers, tables["per_intent"], trust)
     for name, table in tables.items():
         write_csv(TABLES_DIR / f"{name}.csv", table)
     level = params.confidence_level
-    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, mistakes, method, level))
+    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, lists, method, level, limit))
     write_json(METRICS_PATH, metrics)
     print(summary(metrics["test"]))
+    for caution in evaluating.cautions(ladder, tables["per_intent"]):
+        print(f"warning: {caution}")
     print(f"{METRICS_PATH} has the numbers, {REPORT_PATH} the whole picture")
 
 

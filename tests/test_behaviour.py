@@ -151,7 +151,8 @@ def render(asked, num_pairs, method, level=0.95):
         "behaviour_pairs": asked,
     }
     curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
-    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, [], method, level)
+    lists = evaluating.wrong_texts(answers, 50)
+    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, lists, method, level, 0.005)
 
 
 def test_the_report_shows_the_ladder_and_lists_the_pairs_that_failed_escaped(asked):

@@ -12,22 +12,25 @@ from intents.report import render_report
 from intents.trust import trust_tables
 
 
-def render(labels, predicted, intents):
+def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.005, reject=0):
     logits = np.eye(len(intents), dtype=np.float32)[predicted] * 4
     texts = [f"text {number}" for number in range(len(labels))]
-    calibration = Calibration(1.0, {}, intents[0], (intents[0],))
+    rejected = () if reject is None else (intents[reject],)
+    calibration = Calibration(1.0, thresholds or {}, *(rejected or (None,)), rejected)
     answers = Answers(intents, texts, [""] * len(labels), np.array(labels), logits, calibration)
     tables = {
         "averages": evaluating.average_table(answers),
         "per_intent": evaluating.intent_table(answers),
         "per_kind": [],
-        "ladder": ladder_table(answers, {"majority": [intents[0]] * len(labels)}, 0.95, 100, 0),
+        "ladder": ladder_table(answers, {"majority": baseline or [intents[0]] * len(labels)}, 0.95, 100, 0),
         "behaviour": [],
         "behaviour_pairs": [],
     }
     curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
     metrics = evaluating.headline(answers, 0.95, 100, 0)
-    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, [], "full", 0.95)
+    lists = evaluating.wrong_texts(answers, 50)
+    trust = trust_tables(answers, 0.95)
+    return render_report(answers, metrics, tables, trust, curves, lists, "full", 0.95, limit)
 
 
 def section(page, heading):
@@ -42,6 +45,13 @@ def test_the_rows_of_the_confusion_matrix_are_the_truth():
     assert "<h2>Confusions</h2>" not in page
 
 
+def test_a_matrix_of_many_intents_has_the_frequent_confusions_beneath_it():
+    intents = [f"intent_{number:02}" for number in range(20)]
+    page = render(list(range(20)), [*range(19), 3], intents)
+    assert "<h2>Confusion matrix</h2>" in page
+    assert re.findall(r"<td>(.*?)</td>", section(page, "Confusions")) == ["intent_19", "intent_03", "1", "1"]
+
+
 def test_hundreds_of_intents_are_a_list_of_what_is_confused_most_and_no_matrix():
     intents = [f"intent_{number:03}" for number in range(300)]
     labels = [label for label in range(300) for _ in range(3)]
@@ -54,7 +64,7 @@ def test_hundreds_of_intents_are_a_list_of_what_is_confused_most_and_no_matrix()
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in shown.split("<tr>")[2:]]
     assert rows[0] == ["intent_000", "intent_007", "2", "3"]
     assert len(rows) == 50 and ["intent_010", "intent_011", "1", "3"] in rows
-    assert "50\nmost frequent of 61 pairs" in shown
+    assert "50 most frequent of 61 pairs" in " ".join(shown.split())
     assert "<h2>Confusion matrix</h2>" not in page and len(page) < 300_000
 
 
@@ -63,3 +73,36 @@ def test_hundreds_of_intents_without_a_mistake_say_so():
     assert "every likeliest intent is the true one" in section(
         render(list(range(100)), list(range(100)), intents), "Confusions"
     )
+
+
+def test_a_classifier_that_learnt_nothing_is_called_so_at_the_top():
+    page = render([0, 0, 0, 1, 2], [0, 0, 0, 0, 0], ["no_intent", "window", "wipers"])
+    top = page.partition("<h2>")[0]
+    assert "Fine-tuning did not pay: an accuracy of 0.600 is no more than that of majority (0.600)." in top
+    assert "Never rightly answered: window, wipers." in top
+    assert 'class="caution"' not in render([0, 0, 1, 1], [0, 0, 1, 1], ["no_intent", "window"])
+
+
+def test_what_would_be_acted_on_wrongly_and_what_is_not_obeyed_is_listed():
+    labels, predicted = [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 0]
+    page = render(labels, predicted, ["no_intent", "window"], {"window": 0.5}, limit=0.05)
+    trusted = " ".join(section(page, "Can it be trusted?").split())
+    assert "Texts that ask for nothing and would be acted on: 1<" in trusted and ">text 2<" in trusted
+    assert "Commands that are not obeyed: 1<" in trusted and ">text 5<" in trusted
+    assert ">text 0<" not in page and ">text 3<" not in page
+    assert "at most 5.0 % through" in trusted and "may be chance" in trusted
+    assert "<span>Accuracy, thresholds aside</span>" in page and "true \\ likeliest" in page
+
+
+def test_more_false_actions_than_chance_explains_are_called_so():
+    labels, predicted = [0] * 60 + [1] * 10, [1] * 30 + [0] * 30 + [1] * 10
+    page = render(labels, predicted, ["no_intent", "window"], {"window": 0.5}, limit=0.01)
+    assert "is hardly chance" in page
+    fine = render([0] * 60 + [1] * 10, [0] * 60 + [1] * 10, ["no_intent", "window"], {"window": 0.5})
+    assert "These texts show no more." in fine
+
+
+def test_where_no_intent_asks_for_nothing_the_page_says_that_the_limit_does_nothing():
+    page = render([0, 1, 1], [0, 1, 0], ["other", "window"], reject=None)
+    assert "calibrate.max_false_action_rate does nothing" in page
+    assert "Commands that are not obeyed" not in page
