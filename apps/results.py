@@ -121,9 +121,10 @@ class ResultReader:
             files = DVCFileSystem(str(self._root), rev=commit, subrepos=True, config=remotes_of(self._repo))
             content: bytes = files.read_bytes(path if commit is None else path_in_git(self._repo, path))
         except Exception as error:  # DVC's index and each kind of remote have exceptions of their own
+            reason = "" if isinstance(error, FileNotFoundError) else f" ({error})"
             raise ValueError(
-                f"{rev}: {path} is neither in the DVC cache nor in its remote ({error}); `dvc repro` makes it,"
-                " `dvc fetch` or `dvc exp pull` brings a colleague's"
+                f"{rev}: {path} is neither in the DVC cache nor in its remote{reason}; `dvc repro` makes it where that"
+                " revision is checked out, `dvc fetch` or `dvc exp pull` brings a colleague's"
             ) from None
         return content
 

@@ -183,8 +183,8 @@ def _about_thresholds(groups: Sequence[Group]) -> list[str]:
     by_threshold = {group.name for group in groups if _answers_by_threshold(group.results[0])}
     if any(name.startswith("calibrate.") for group in groups for name in group.changes) and not by_threshold:
         notes.append(
-            "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands_obeyed,"
-            " false_action_rate and coverage (dvc exp show)"
+            "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands obeyed,"
+            " false actions and coverage (dvc exp show), which are not tested"
         )
     if 0 < len(by_threshold) < len(groups):
         notes.append(

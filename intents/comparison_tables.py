@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from intents.comparing import Comparison, Pair, Test
-from intents.grouping import HEADLINE, Estimate, Group
+from intents.grouping import Estimate, Group
 
-_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "log_loss": "log-loss"}
+_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log-loss",
+    "commands_obeyed": "commands obeyed",
+    "false_action_rate": "false actions",
+}
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,15 @@ def shortened(table: Table, most_rows: int, most_columns: int) -> Table:
 def headline_table(comparison: Comparison) -> Table:
     """Return a row per group, and under each group of seeds a row per seed."""
     reference = comparison.groups[0]
+    metrics = list(reference.metrics)
     rows = []
     for group in comparison.groups:
         changed = "reference" if group is reference else describe_changes(group.changes)
-        rows.append([Cell(group.name), Cell(changed), *(_estimate(group, metric) for metric in HEADLINE)])
+        rows.append([Cell(group.name), Cell(changed), *(_estimate(group, metric) for metric in metrics)])
         if len(group.results) > 1:
             for result in group.results:
                 seeds = ", ".join(f"{key} {value}" for key, value in result.seeds.items() if _varies(group, key))
-                values = [Cell(_number(metric, float(result.metrics[metric])), "muted") for metric in HEADLINE]
+                values = [Cell(_number(metric, float(result.metrics[metric])), "muted") for metric in metrics]
                 rows.append([Cell(f"  {result.name}", "muted"), Cell(seeds, "muted"), *values])
     level = _level(comparison.confidence_level)
     of_seeds = f" Of seeds: mean ± standard deviation, {level} t interval of the mean."
@@ -72,7 +79,7 @@ def headline_table(comparison: Comparison) -> Table:
         f"Results on {comparison.num_rows} test rows",
         f"In brackets the {level} interval: what other test rows could show."
         + (of_seeds if any(group.deviation for group in comparison.groups) else ""),
-        ["", f"differs from {reference.name} in", *(_NAMES[metric] for metric in HEADLINE)],
+        ["", f"differs from {reference.name} in", *(_NAMES[metric] for metric in metrics)],
         rows,
         num_texts=2,
     )
@@ -168,6 +175,9 @@ def verdict(pair: Pair, confidence_level: float) -> str:
     for name, test in (("accuracy", pair.accuracy), ("macro-F1", pair.macro_f1)):
         if test.p_holm < 1 - confidence_level:
             said.append(f"{'higher' if test.difference.value > 0 else 'lower'} {name}")
+    differences = [test.difference for test in (pair.accuracy, pair.macro_f1)]
+    if all(difference.low == difference.high == 0 for difference in differences):
+        return "right on the same rows"
     return " and ".join(said) if said else "could be luck"
 
 

@@ -13,6 +13,8 @@ from intents.scoring import Labels, macro_f1_interval, share_interval
 from intents.significance import student_interval
 
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
+# What a car would do, thresholds included, and the interval of each: where there are texts that ask for nothing.
+ACTIONS = {"commands_obeyed": "commands_obeyed_interval", "false_action_rate": "false_action_interval"}
 _SAMPLES = 2000  # of the bootstrap, where a pipeline has no evaluate.bootstrap_samples
 
 
@@ -140,14 +142,15 @@ def group_by_settings(results: Sequence[Result], confidence_level: float) -> lis
             members.append([result])
         else:
             home.append(result)
-    groups = [_summarise(group, results[0], confidence_level) for group in members]
+    acting = [metric for metric in ACTIONS if all(metric in result.metrics for result in results)]
+    groups = [_summarise(group, results[0], [*HEADLINE, *acting], confidence_level) for group in members]
     return [groups[0], *sorted(groups[1:], key=lambda group: -group.metrics["accuracy"].value)]
 
 
-def _summarise(results: list[Result], reference: Result, confidence_level: float) -> Group:
+def _summarise(results: list[Result], reference: Result, wanted: Sequence[str], confidence_level: float) -> Group:
     name = results[0].name if len(results) == 1 else f"{results[0].name} ({len(results)} seeds)"
     metrics, deviation = {}, {}
-    for metric in HEADLINE:
+    for metric in wanted:
         values = [float(result.metrics[metric]) for result in results]
         if len(results) == 1:
             interval = _row_interval(results[0], metric, confidence_level)
@@ -162,7 +165,7 @@ def _summarise(results: list[Result], reference: Result, confidence_level: float
 
 def _row_interval(result: Result, metric: str, confidence_level: float) -> tuple[float, float] | tuple[None, None]:
     """Return the interval over test rows of a metric: the evaluation's own where it has that level."""
-    settings, evaluated = result.settings, result.metrics.get(f"{metric}_interval")
+    settings, evaluated = result.settings, result.metrics.get(ACTIONS.get(metric, f"{metric}_interval"))
     if evaluated is not None and settings.get("evaluate.confidence_level") == confidence_level:
         return evaluated[0], evaluated[1]
     if metric == "accuracy":

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 from intents.comparing import compare
 from intents.comparison_output import print_comparison, to_html, to_json, to_markdown
+from intents.comparison_tables import headline_table, verdict
 from intents.grouping import Result, rows_differ
 from intents.scoring import macro_f1_interval, share_interval
 from intents.significance import holm, mcnemar_p
@@ -210,6 +211,22 @@ def test_a_flip_between_groups_of_seeds_is_what_most_seeds_say():
     assert {(flip.before, flip.after) for flip in flips} == {("close", "none"), ("open", "close")}
     flips = compare([make_result("ref", []), *seeds[:2]], 0.95, 500).flips
     assert [flip.text for flip in flips] == ["text 50"]  # text 51 is a tie
+
+
+def test_what_a_car_would_do_is_shown_where_all_results_know_it():
+    acting = {"commands_obeyed": 0.8, "commands_obeyed_interval": [0.7, 0.9]}
+    acting |= {"false_action_rate": 0.01, "false_action_interval": [0.002, 0.03]}
+    knowing = [replace(result, metrics=result.metrics | acting) for result in (BASE, BETTER)]
+    table = headline_table(compare(knowing, 0.95, 500))
+    assert table.header[-2:] == ["commands obeyed", "false actions"]
+    assert [cell.text for cell in table.rows[1][-2:]] == ["80.0 % [70.0, 90.0]", "1.0 % [0.2, 3.0]"]
+    assert headline_table(compare([knowing[0], BETTER], 0.95, 500)).header[-1] == "log-loss"
+
+
+def test_results_that_are_right_on_the_same_rows_are_not_called_luck():
+    other = replace(BASE, name="other", settings=BASE.settings | {"train.rate": 0.2})
+    (pair,) = compare([BASE, other], 0.95, 500).pairs
+    assert verdict(pair, 0.95) == "right on the same rows"
 
 
 def test_a_comparison_of_thresholds_says_that_they_do_not_count_here():

@@ -38,6 +38,20 @@ def test_typing_shows_the_intent_every_bar_the_action_and_the_latency(page: Page
     assert widths[0] > 10 * widths[1]
 
 
+def test_answers_are_read_aloud_and_bars_are_wide_on_a_narrow_screen(page: Page) -> None:
+    assert page.wait("#answers").get_attribute("aria-live") == "polite"
+    size = page.browser.get_window_size()
+    try:
+        page.browser.set_window_size(420, 900)
+        page.ask("open my window")
+        card = page.wait("#answers .card.act", "driver_window_down")
+        bar, label = (card.find_element(By.CSS_SELECTOR, f".line .{part}") for part in ("bar", "label"))
+        assert bar.size["width"] > 0.7 * card.size["width"]
+        assert bar.location["y"] > label.location["y"]
+    finally:
+        page.browser.set_window_size(size["width"], size["height"])
+
+
 def test_the_page_speaks_of_the_data_that_it_is_set_for(page: Page) -> None:
     assert page.browser.title == page.wait(".masthead h1").text == TITLE
     assert page.wait("#text input, #text textarea").get_attribute("placeholder") == EXAMPLE

@@ -26,10 +26,16 @@ THEME = gr.themes.Default(
     block_info_text_color="*neutral_500",
     block_title_text_color="*body_text_color",
     block_title_text_weight="600",
+    # White letters on the hue's usual shade have a contrast of 2.5; on this one of 5.5.
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
 )
-# Clicking a chooser selects its text, so that typing a revision's name replaces it.
-SELECT_ON_FOCUS = """() => document.addEventListener("focusin",
-    (event) => event.target.closest("#first, #second") && event.target.select && event.target.select())"""
+# Clicking a chooser selects its text, so that typing a revision's name replaces it; screen readers say the answers.
+ON_LOAD = """() => {
+    document.addEventListener("focusin",
+        (event) => event.target.closest("#first, #second") && event.target.select && event.target.select());
+    for (const name of ["answers", "summary"]) document.getElementById(name)?.setAttribute("aria-live", "polite");
+}"""
 _NOBODY = ""
 # Events wait for one another only within a lane: a long file does not hold up those who type.
 _QUESTIONS: dict[str, Any] = {"concurrency_id": "questions", "api_visibility": "private"}

@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from apps.demo.guards import BodyLimit, SecurityHeaders, refuse_downloads
 from apps.demo.limits import Busy, Gate
-from apps.demo.page import SELECT_ON_FOCUS, THEME, Desk, build_page
+from apps.demo.page import ON_LOAD, THEME, Desk, build_page
 from apps.demo.rendering import stylesheet
 
 
@@ -89,6 +89,6 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
         ssr_mode=False,
         theme=THEME,
         css=stylesheet(),
-        js=SELECT_ON_FOCUS,
+        js=ON_LOAD,
         enable_monitoring=False,
     )

@@ -64,10 +64,12 @@ def examples_of(predictions_path: Path) -> dict[str, list[str]]:
     others = [row for row in answered if row["intent"] == background]
     likeness = _likeness_to(commands, others)
     clear = _best_per("intent", commands, _confidence)
+    near_misses = _best_per("kind", others, likeness)
+    rest = [row for row in right if row not in clear and row not in near_misses]
     groups = {
         "Clear": clear,
-        "Near misses": _best_per("kind", others, likeness),
-        "Doubtful": sorted((row for row in right if row not in clear), key=_confidence)[:_MOST_PER_GROUP],
+        "Near misses": near_misses,
+        "Doubtful": sorted(rest, key=_confidence)[:_MOST_PER_GROUP],
         "Known mistakes": sorted(wrong, key=_confidence, reverse=True)[:_MOST_PER_GROUP],
     }
     return {name: [row["text"] for row in chosen] for name, chosen in groups.items() if chosen}
