@@ -17,15 +17,25 @@ from tests.remote_servers import S3Server, SshServer
 pytest_plugins = ["tests.project_fixtures"]
 
 
+@pytest.fixture(scope="session")
+def author_in(finished_project: Project) -> Callable[[Path], Clone]:
+    """A function that puts a copy of the author's working copy, cache included, into a folder beside its Git origin."""
+
+    def make(folder: Path) -> Clone:
+        path, git_url = folder / "author", folder / "project.git"
+        shutil.copytree(finished_project.author.path, path, symlinks=True)
+        shutil.copytree(finished_project.git_url, git_url)
+        copy = Clone(path, finished_project.author.env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
+        copy.git("remote", "set-url", "origin", str(git_url))
+        return copy
+
+    return make
+
+
 @pytest.fixture
-def author(finished_project: Project, tmp_path: Path) -> Clone:
+def author(author_in: Callable[[Path], Clone], tmp_path: Path) -> Clone:
     """A copy of the author's working copy, cache included, with a Git origin of its own."""
-    path, git_url = tmp_path / "author", tmp_path / "project.git"
-    shutil.copytree(finished_project.author.path, path, symlinks=True)
-    shutil.copytree(finished_project.git_url, git_url)
-    copy = Clone(path, finished_project.author.env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
-    copy.git("remote", "set-url", "origin", str(git_url))
-    return copy
+    return author_in(tmp_path)
 
 
 @pytest.fixture
@@ -38,17 +48,27 @@ def clone_of(tmp_path: Path) -> Callable[[Clone, str], Clone]:
     return make
 
 
+@pytest.fixture(scope="session")
+def plain_repository_in(isolated_env: dict[str, str]) -> Callable[[Path], Clone]:
+    """A function that makes a DVC repository with nothing in it in a folder, beside its Git origin."""
+
+    def make(folder: Path) -> Clone:
+        path, git_url = folder / "plain", folder / "plain.git"
+        path.mkdir()
+        subprocess.run(["git", "init", "--quiet", "--bare", str(git_url)], env=isolated_env, check=True)
+        repository = Clone(path, isolated_env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
+        repository.git("init", "--quiet")
+        repository.git("remote", "add", "origin", str(git_url))
+        repository.dvc("init", "--quiet")
+        return repository
+
+    return make
+
+
 @pytest.fixture
-def plain_repository(tmp_path: Path, isolated_env: dict[str, str]) -> Clone:
+def plain_repository(plain_repository_in: Callable[[Path], Clone], tmp_path: Path) -> Clone:
     """A DVC repository with a Git origin and nothing in it: where a fault of a remote needs no pipeline."""
-    path, git_url = tmp_path / "plain", tmp_path / "plain.git"
-    path.mkdir()
-    subprocess.run(["git", "init", "--quiet", "--bare", str(git_url)], env=isolated_env, check=True)
-    repository = Clone(path, isolated_env | {"DVC_SITE_CACHE_DIR": f"{path}.site"})
-    repository.git("init", "--quiet")
-    repository.git("remote", "add", "origin", str(git_url))
-    repository.dvc("init", "--quiet")
-    return repository
+    return plain_repository_in(tmp_path)
 
 
 @pytest.fixture(scope="session")
