@@ -6,18 +6,31 @@ import sys
 import pytest
 import yaml
 
+from tests.project_fixtures import Clone
+from tests.project_fixtures import clone as fresh_clone
+
 pytest_plugins = ["tests.sharing_fixtures"]
 
 
-@pytest.fixture
-def shared(author, clone_of):
-    """A clone without data of a project whose remote, a shared folder, holds everything; and that folder."""
-    store = author.path.parent / "store"
-    author.dvc("remote", "add", "--default", "store", str(store))
+@pytest.fixture(scope="module")
+def finished_commit(author_in, tmp_path_factory):
+    """A folder with `store`, the remote of a project that holds everything, and `ci`, a clone of it without data."""
+    folder = tmp_path_factory.mktemp("verify")
+    author = author_in(folder)
+    author.dvc("remote", "add", "--default", "store", "../store")  # found in a copy of both, too
     author.commit("Remote")
     author.git("push", "--quiet")
     author.dvc("push")
-    return clone_of(author, "ci"), store
+    fresh_clone(folder / "project.git", folder / "ci", author.env)
+    return folder
+
+
+@pytest.fixture
+def shared(finished_commit, isolated_env, tmp_path):
+    """A clone without data and its remote, a shared folder: copies that a test may change."""
+    for name in ("ci", "store"):
+        shutil.copytree(finished_commit / name, tmp_path / name, symlinks=True)
+    return Clone(tmp_path / "ci", isolated_env | {"DVC_SITE_CACHE_DIR": f"{tmp_path}.site"}), tmp_path / "store"
 
 
 def verify(clone, *options, fails=False):
