@@ -36,18 +36,36 @@ def verify(repository, *options, fails=False):
     return repository.run(sys.executable, "-m", "apps.verify", *options, fails=fails, env=env)
 
 
+@pytest.fixture(scope="module")
+def pushed_once(plain_repository_in, s3_server, tmp_path_factory):
+    """A repository whose data is in the S3 store, its data, and what the store holds of it."""
+    repository = plain_repository_in(tmp_path_factory.mktemp("pushed"))
+    repository.add_s3(s3_server, "pushed")
+    data = write_data(repository)
+    repository.dvc("push")
+    read = s3_server.client.get_object
+    return (
+        repository,
+        data,
+        {key: read(Bucket=s3_server.bucket, Key=key)["Body"].read() for key in s3_server.keys("pushed/")},
+    )
+
+
 @pytest.fixture
-def pushed(plain_repository, s3_server, request):
-    """A repository whose data is in the S3 store, and its data."""
-    plain_repository.add_s3(s3_server, request.node.name)
-    data = write_data(plain_repository)
-    plain_repository.dvc("push")
-    return plain_repository, data
+def pushed(pushed_once, s3_server):
+    """A repository whose data is in the S3 store, whatever a test before did to it there, and its data.
+
+    A test changes neither the repository nor its data.
+    """
+    repository, data, stored = pushed_once
+    for key, body in stored.items():
+        s3_server.client.put_object(Bucket=s3_server.bucket, Key=key, Body=body)
+    return repository, data
 
 
-def an_object(server, prefix):
+def an_object(server):
     """Return the key of one of the data's files in the store."""
-    return next(key for key in server.keys(prefix) if not key.endswith(".dir"))
+    return next(key for key in server.keys("pushed/") if not key.endswith(".dir"))
 
 
 def test_wrong_credentials_are_refused_and_right_ones_may_come_from_the_environment(
@@ -97,9 +115,9 @@ def test_a_push_that_the_server_does_not_survive_is_finished_by_the_next_one(pla
     assert contents(clone) == data
 
 
-def test_a_damaged_object_never_reaches_a_workspace_and_is_sent_again(pushed, s3_server, clone_of, request):
+def test_a_damaged_object_never_reaches_a_workspace_and_is_sent_again(pushed, s3_server, clone_of):
     author, data = pushed
-    key = an_object(s3_server, request.node.name)
+    key = an_object(s3_server)
     s3_server.client.put_object(Bucket=s3_server.bucket, Key=key, Body=b"damaged")
     clone = clone_of(author, "clone")
     clone.set_keys(s3_server)
@@ -130,10 +148,10 @@ def test_a_lost_object_is_sent_again_where_the_damaged_list_of_files_does_not_na
     verify(author, "--contents")
 
 
-def test_a_lost_object_is_named_and_sent_again(pushed, s3_server, clone_of, request):
+def test_a_lost_object_is_named_and_sent_again(pushed, s3_server, clone_of):
     author, data = pushed
-    key = an_object(s3_server, request.node.name)
-    name = key.removeprefix(f"{request.node.name}/files/md5/").replace("/", "")
+    key = an_object(s3_server)
+    name = key.removeprefix("pushed/files/md5/").replace("/", "")
     s3_server.client.delete_object(Bucket=s3_server.bucket, Key=key)
     clone = clone_of(author, "clone")
     clone.set_keys(s3_server)
@@ -141,15 +159,15 @@ def test_a_lost_object_is_named_and_sent_again(pushed, s3_server, clone_of, requ
     assert f"data: the remote lacks 1 of its 21 object(s), such as {name}; run" in verify(clone, fails=True)
     # Why --repair exists: DVC takes the files of a folder whose list is in the remote on trust.
     author.dvc("push")
-    assert key not in s3_server.keys(request.node.name)
+    assert key not in s3_server.keys("pushed/")
     verify(author, "--repair")
     clone.dvc("pull")
     assert contents(clone) == data
 
 
-def test_a_store_that_lost_everything_is_filled_again(pushed, s3_server, clone_of, request):
+def test_a_store_that_lost_everything_is_filled_again(pushed, s3_server, clone_of):
     author, data = pushed
-    for key in s3_server.keys(request.node.name):
+    for key in s3_server.keys("pushed/"):
         s3_server.client.delete_object(Bucket=s3_server.bucket, Key=key)
     verify(author, "--repair")
     clone = clone_of(author, "clone")
