@@ -20,6 +20,7 @@ from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classi
 from intents.bulk.places import FORMATS, is_remote, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import Scorer
+from intents.calibrations import CALIBRATION_FILE
 from intents.cli import run
 from intents.exported import MODEL_FILES
 
@@ -158,6 +159,8 @@ def predict(options: argparse.Namespace) -> None:
     model_dir = find_model(options.model, options.rev).resolve()
     options.variant = find_variant(options, model_dir)
     scorer = load_scorer(model_dir, options.variant, options.threads)
+    if not (model_dir / CALIBRATION_FILE).is_file():
+        print(f"{model_dir} has no {CALIBRATION_FILE}: no threshold holds an answer back", file=sys.stderr)
     decider = Decider(tuple(scorer.intents), scorer.calibration, options.probabilities, options.prefix)
     parts, finished, before = plan.parts, None, Counts()
     if plan.folder:

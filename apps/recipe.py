@@ -63,6 +63,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
     if isinstance(value, str):
+        if "${" in value:
+            raise ValueError(f"{value!r}: -S takes ${{ for the name of another setting; set it in params.yaml")
         # Backslashes count only before a quote, the closing one among them.
         escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
         return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
@@ -104,7 +106,8 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     if arguments.recipe is None:
         for path in _recipes():
-            print(f"{path.stem:20} {path.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")
+            first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+            print(f"{path.stem:20} {first.removeprefix('# ')}")
         return
     dvc = command(arguments.recipe, options)
     print(shlex.join(dvc), flush=True)

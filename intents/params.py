@@ -108,7 +108,9 @@ def read_params(path: Path = PARAMS_PATH) -> dict[str, Any]:
         loaded = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: run this from the root of the repository") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that no calendar has
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} must hold sections of settings, found {type(loaded).__name__}")
@@ -134,6 +136,14 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
+# What pydantic says of Python's types, in the words of params.yaml.
+_IN_YAML = {
+    "tuple_type": "Must be a list, such as [a, b]",
+    "list_type": "Must be a list, such as [a, b]",
+    "dict_type": "Must be a mapping, such as {a: 0.01}",
+}
+
+
 def _explain(section: str, model: type[Params], found: Sequence[Any]) -> str:
     """Return what is wrong with one setting; several errors are those of the kinds that it may be of."""
     if found[0]["type"] == "extra_forbidden":
@@ -142,6 +152,8 @@ def _explain(section: str, model: type[Params], found: Sequence[Any]) -> str:
         return "missing; add it to params.yaml (git diff params.yaml shows what was removed)"
     if found[0]["type"] == "path_type":
         return f"must be the path of a file (data/none: none), got {found[0]['input']!r}"
-    messages = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in found)
+    messages = dict.fromkeys(
+        _IN_YAML.get(details["type"], details["msg"].removeprefix("Value error, ")) for details in found
+    )
     joined = ", or ".join(message[0].lower() + message[1:] for message in messages)
     return f"{joined}, got {found[0]['input']!r}" if found[0]["loc"] else joined  # not the whole section

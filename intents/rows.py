@@ -72,7 +72,8 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
             " labelled texts, unlabelled_source one of unlabelled texts"
         )
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}")
+        packed = "; unpack it first" if path.suffix.lower() in (".gz", ".zip", ".bz2", ".xz", ".zst") else ""
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}{packed}")
     rows = RawRows(path)
     if path.suffix.lower() == ".parquet":
         records, first = _parquet_records(path, columns, labelled), 1
@@ -110,7 +111,7 @@ def _num_rows_in(cell: str, num_columns: int, position: int, intents: set[str]) 
 def _find_columns(path: Path, columns: Columns, header: list[str], labelled: bool) -> list[int | None]:
     for setting, name in (("text_column", columns.text), ("intent_column", columns.intent))[: 2 if labelled else 1]:
         if name not in header:
-            found = ", ".join(header) or "none"
+            found = ", ".join(header) or "none (its first line is empty; the header must be the first line)"
             hint = "" if found.replace("\t", "").isprintable() else "; set prepare.encoding"
             if not hint and len(header) == 1 and ";" in found and path.suffix.lower() == ".csv":
                 raise ValueError(f"{path}: its fields are separated by semicolons, {found}; save it with commas")
@@ -141,8 +142,9 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
     cells[1:] = [str(cell) if type(cell) is int else cell for cell in cells[1:]]  # intents may be numbers
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
-            found = "nothing" if cell is None else f"{type(cell).__name__} {cell!r}"
-            return rows.complain(number, f"{name} must be a string, found {found}")
+            found = "nothing" if cell is None else type(cell).__name__
+            remedy = "; save the column as text or whole numbers" if name != "text" and type(cell) is float else ""
+            return rows.complain(number, f"{name} must be a string, found {found}{remedy}")
         if without_surrogates(cell) != cell:
             return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
     text, intent, kind, split = (cell.strip() for cell in cells)
@@ -207,6 +209,8 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
 
 
 def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
+    if content.lstrip().startswith("[") and content.rstrip().endswith("]"):
+        raise ValueError(f"{rows.path} is one JSON list; JSONL has one object on each line")
     parsed: list[dict[str, Any] | None] = []
     for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():

@@ -30,7 +30,8 @@ class SourceParams(Params):
         """Return the source files: that of `train` holds all the splits that no other file does.
 
         Raises:
-            ValueError: two settings name one file, a file cannot be read, or none has a column that was asked for.
+            ValueError: two settings name one file or column, a file cannot be read, or none has a column that was asked
+                for.
 
         """
         named: dict[Path, str] = {}
@@ -42,6 +43,10 @@ class SourceParams(Params):
                     f"prepare.{other} and prepare.{setting} name the same file, {path}: what is measured on rows that"
                     " were learnt or chose thresholds means nothing; name another, or data/none"
                 )
+        if self.text_column == self.intent_column:
+            raise ValueError(f"prepare.text_column and prepare.intent_column are the same column, {self.text_column!r}")
+        if self.source == NO_SOURCE:
+            raise ValueError(f"prepare.source must name a table of labelled texts, got {NO_SOURCE}")
         paths = {"train": self.source, "validation": self.validation_source, "test": self.test_source}
         tables = {
             split: read_rows(path, self.columns, self.encoding) for split, path in paths.items() if path != NO_SOURCE

@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 from typing import Literal
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from pydantic import Field, ValidationError
 
 from intents.params import Params, load_params, load_yaml
+from tests.conftest import REPOSITORY
 
 
 class Settings(Params):
@@ -95,7 +98,7 @@ def test_broken_yaml_says_where(load):
 def test_what_is_no_utf_8_and_a_date_that_no_calendar_has_name_the_file(tmp_path):
     for content in (GOOD.encode() + b"# caf\xe9\n", GOOD.encode() + b"date: 2020-13-45\n"):
         (tmp_path / "params.yaml").write_bytes(content)
-        with pytest.raises(ValueError, match="params.yaml is not valid YAML: "):
+        with pytest.raises(ValueError, match="params.yaml is not (valid YAML: |UTF-8 )"):
             load_params("some", Settings, tmp_path / "params.yaml")
 
 
@@ -125,3 +128,26 @@ def test_true_is_no_number(load):
 def test_a_number_is_a_name_where_a_name_is_meant(load):
     settings = load("some:\n  rate: 0.5\n  kind: a\n  name: 0\n  layers: [1, 2]\n")
     assert (settings.name, settings.layers) == ("0", ["1", "2"])
+
+
+def test_lists_and_mappings_are_asked_for_in_words_of_yaml(tmp_path, monkeypatch):
+    class Shapes(Params):
+        names: tuple[str, ...]
+        rates: dict[str, float]
+
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("shapes: {names: one, rates: [0.1]}")
+    with pytest.raises(ValueError) as error:
+        load_params("shapes", Shapes)
+    assert "shapes.names: must be a list, such as [a, b], got 'one'" in str(error.value)
+    assert "shapes.rates: must be a mapping, such as {a: 0.01}, got [0.1]" in str(error.value)
+
+
+def test_no_comment_is_lost_where_dvc_writes_params_again_and_again(tmp_path):
+    copy = tmp_path / "params.yaml"
+    copy.write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    for seed in range(3):
+        apply_overrides(copy, [f"train.seed={seed}"])
+    comments = [[line for line in path.read_text().splitlines() if line.strip().startswith("#")]
+                for path in (REPOSITORY / "params.yaml", copy)]  # fmt: skip
+    assert comments[0] == comments[1]

@@ -103,7 +103,7 @@ def test_problems_of_unlabelled_rows_are_listed_with_those_of_the_others(small, 
     Path("log.jsonl").write_text('{"text": "fold the mirror in"}\n{"text": 7}\n')
     write_csv("raw.csv", ["text", "intent"], [*ROWS, ("open it", "")])
     small(unlabelled_source="log.jsonl")
-    match = r"raw.csv, row 34: empty intent\n  log.jsonl, row 2: text must be a string, found int 7"
+    match = r"raw.csv, row 34: empty intent\n  log.jsonl, row 2: text must be a string, found int"
     with pytest.raises(ValueError, match=match):
         prepare.main()
 
@@ -309,6 +309,19 @@ def test_a_test_file_with_the_rows_of_the_source_says_how_to_keep_them(small, wr
     write_csv("test.csv", ["text", "intent"], ROWS)
     small(test_source="test.csv")
     with pytest.raises(ValueError, match=r"set prepare.near_duplicates_of_official=keep \(\d+ were left out as such\)"):
+        prepare.main()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "data/none"}, "prepare.source must name a table of labelled texts, got data/none"),
+        ({"intent_column": "text"}, "prepare.text_column and prepare.intent_column are the same column, 'text'"),
+    ],
+)
+def test_a_source_that_is_none_and_one_column_for_two_are_refused(small, change, message):
+    small(**change)
+    with pytest.raises(ValueError, match=message):
         prepare.main()
 
 

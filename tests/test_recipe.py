@@ -1,11 +1,12 @@
 import importlib
 import json
 import shlex
+import sys
 
 import pytest
 import yaml
 
-from apps.recipe import command, overrides
+from apps.recipe import command, main, overrides
 from intents.params import Params, load_params
 from tests.compare_fixtures import REPOSITORY, make_fake_repository, run
 
@@ -63,6 +64,24 @@ def test_values_are_written_in_dvcs_grammar(write_recipe):
 def test_a_recipe_that_does_not_fit_params_is_refused(write_recipe, text, message):
     with pytest.raises(ValueError, match=message):
         overrides(write_recipe(text), PARAMS)
+
+
+def test_a_text_that_would_name_another_setting_is_refused(write_recipe):
+    path = write_recipe("train: {name: 'pay ${x}'}\n")
+    with pytest.raises(ValueError, match=r"'pay \$\{x\}': -S takes \$\{ for the name of another setting"):
+        overrides(path, PARAMS)
+
+
+def test_a_recipe_in_another_encoding_is_listed_and_named(monkeypatch, tmp_path, capsys):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/odd.yaml").write_bytes(b"# f\xfcr\ntrain:\n  seed: 1\n")
+    (tmp_path / "params.yaml").write_text("train:\n  seed: 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recipe"])
+    main()
+    assert capsys.readouterr().out.startswith("odd ")
+    with pytest.raises(ValueError, match="recipes/odd.yaml is not UTF-8"):
+        command("odd", [])
 
 
 def test_an_unknown_recipe_is_named_with_those_there_are(monkeypatch):

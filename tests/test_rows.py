@@ -140,7 +140,7 @@ def test_a_jsonl_file_that_is_no_json_says_so(tmp_path):
 
 def test_values_that_are_no_strings_are_named(tmp_path):
     message = message_of(tmp_path / "a.jsonl", '{"text": 3, "intent": "a"}\n{"intent": "a"}\n')
-    assert "row 1: text must be a string, found int 3" in message
+    assert "row 1: text must be a string, found int" in message
     assert "row 2: text must be a string, found nothing" in message
     path = write_parquet(tmp_path / "a.parquet", text=["x", None], intent=["a", "b"])
     assert [*map(str, read_rows(path, Columns()).problems)] == [f"{path}, row 2: text must be a string, found nothing"]
@@ -221,9 +221,7 @@ def test_intents_may_be_numbers(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", text=["x", "y"], intent=[0, 12], kind=[3, None])
     rows = read_rows(path, Columns())
     assert (rows.intents, rows.kinds, rows.problems) == (["0", "12"], ["3", ""], [])
-    assert "intent must be a string, found bool True" in message_of(
-        tmp_path / "a.jsonl", '{"text": "x", "intent": true}\n'
-    )
+    assert "intent must be a string, found bool" in message_of(tmp_path / "a.jsonl", '{"text": "x", "intent": true}\n')
 
 
 def test_json_that_python_cannot_hold_and_bytes_that_are_no_text_name_their_row(tmp_path):
@@ -232,9 +230,28 @@ def test_json_that_python_cannot_hold_and_bytes_that_are_no_text_name_their_row(
     assert "row 1: not valid JSON" in message and "row 2: not valid JSON" in message
     broken = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
     path = write_parquet(tmp_path / "a.parquet", text=broken, intent=["a", "b"])
-    assert [*map(str, read_rows(path, Columns()).problems)] == [
-        f"{path}, row 2: text must be a string, found bytes b'\\xff'"
+    assert [*map(str, read_rows(path, Columns()).problems)] == [f"{path}, row 2: text must be a string, found bytes"]
+
+
+def test_one_fault_of_a_whole_column_is_one_line(tmp_path):
+    lines = "".join(f'{{"text": {{"v": {number}}}, "intent": "a"}}\n' for number in range(120))
+    message = message_of(tmp_path / "a.jsonl", lines)
+    assert message.splitlines()[1:] == [
+        f"  {tmp_path}/a.jsonl, rows 1, 2, 3 and 117 more: text must be a string, found dict"
     ]
+    message = message_of(tmp_path / "b.jsonl", '{"text": "x", "intent": 1.0}\n')
+    assert "intent must be a string, found float; save the column as text or whole numbers" in message
+
+
+@pytest.mark.parametrize("content", ['[\n  {"text": "x", "intent": "a"}\n]\n', '[{"text": "x", "intent": "a"}]'])
+def test_one_json_list_is_no_jsonl(tmp_path, content):
+    assert "is one JSON list; JSONL has one object on each line" in message_of(tmp_path / "a.jsonl", content)
+
+
+def test_an_empty_first_line_and_a_packed_file_are_named(tmp_path):
+    assert "its first line is empty" in message_of(tmp_path / "a.csv", "\ntext,intent\nx,a\n")
+    assert "unknown suffix '.gz'" in (message := message_of(tmp_path / "a.csv.gz", "text,intent\nx,a\n"))
+    assert message.endswith("; unpack it first")
 
 
 def test_another_separator_is_pointed_out(tmp_path):
