@@ -72,10 +72,9 @@ def test_wrong_credentials_are_refused_and_right_ones_may_come_from_the_environm
     plain_repository, s3_server, clone_of
 ):
     author = plain_repository
-    author.dvc("remote", "add", "--default", "store", f"s3://{s3_server.bucket}/credentials")
-    author.dvc("remote", "modify", "store", "endpointurl", s3_server.url)
-    author.dvc("remote", "modify", "--local", "store", "access_key_id", s3_server.access_key)
-    author.dvc("remote", "modify", "--local", "store", "secret_access_key", "wrong")
+    author.add_s3(s3_server, "credentials")
+    private = author.path / ".dvc/config.local"
+    private.write_text(private.read_text().replace(s3_server.secret_key, "wrong"))
     data = write_data(author)
     assert "Forbidden" in author.dvc("push", fails=True)
     assert s3_server.keys("credentials") == []
@@ -84,7 +83,7 @@ def test_wrong_credentials_are_refused_and_right_ones_may_come_from_the_environm
     assert "credentials (.dvc/config.local or the environment)" in message
     assert "Traceback" not in message
 
-    (author.path / ".dvc/config.local").unlink()
+    private.unlink()
     keys = {"AWS_ACCESS_KEY_ID": s3_server.access_key, "AWS_SECRET_ACCESS_KEY": s3_server.secret_key}
     author.dvc("push", env=keys)
     clone = clone_of(author, "clone")
