@@ -88,7 +88,8 @@ def test_padding_that_sees_nothing_but_padding_is_a_number_in_bf16(tmp_path, hea
 
 def test_an_encoder_that_knows_but_its_own_attention_keeps_it(tmp_path):
     sizes = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
-    AutoModel.from_config(AutoConfig.for_model("fnet", **sizes, pad_token_id=0)).save_pretrained(tmp_path)
+    sizes |= {"num_attention_heads": 2, "max_position_embeddings": 40, "pad_token_id": 0}
+    AutoModel.from_config(AutoConfig.for_model("mpnet", **sizes)).save_pretrained(tmp_path)
     model = build_classifier(tmp_path, INTENTS, "mean", 10.0).eval()
     expected = model(input_ids=IDS).logits
     with trainable_attention(model, "bf16"):

@@ -128,6 +128,7 @@ def test_a_changed_setting_reruns_the_stages_that_read_it(repository):
         "tokenize": ["tokenize", "card"],
         "train": ["train", "card"],
         "calibrate": ["calibrate"],
+        "calibrate.max_false_action_rate": ["evaluate"],
         "baselines": ["baselines"],
         "evaluate": ["evaluate"],
         "export": ["export"],

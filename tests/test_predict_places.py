@@ -358,14 +358,17 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
 
 
 def test_a_store_without_credentials_is_named(tmp_path, monkeypatch):
-    pytest.importorskip("s3fs", reason="pip install -e '.[s3]' brings the store's client")
+    s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[s3]' brings the store's client")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # holds no ~/.aws
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(sys, "argv", ["predict", "s3://calls/today.csv", str(tmp_path / "out.csv")])
-    with pytest.raises(ValueError, match="^s3://calls/today.csv: Unable to locate credentials"):
-        predict.main()
+    try:
+        with pytest.raises(ValueError, match="^s3://calls/today.csv: Unable to locate credentials"):
+            predict.main()
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()  # the next to ask for a store would get this one
 
 
 @pytest.mark.parametrize(("source", "target"), [("one/in.csv", "two/in.csv"), ("one", "two")])
