@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.browser_fixtures import Page, needs_browser
@@ -89,6 +90,18 @@ def test_an_onnx_variant_answers_beside_the_checkpoint(page: Page) -> None:
     page.wait('#answers .card.act[data-classifier="onnx-fp32"]', "driver_window_down")
     cards = page.browser.find_elements(By.CSS_SELECTOR, ".card.act")
     assert [card.get_attribute("data-classifier") for card in cards] == ["onnx-fp32", "onnx-int8"]
+
+
+def test_a_choosers_list_closes_where_one_tabs_past_it_and_a_click_in_it_chooses(page: Page) -> None:
+    chooser = page.wait("#second input")
+    chooser.click()
+    page.wait("#second ul")
+    chooser.send_keys(Keys.TAB)
+    WebDriverWait(page.browser, 10).until(lambda browser: not browser.find_elements(By.CSS_SELECTOR, "#second ul"))
+    chooser.click()
+    page.wait("#second li", "ONNX, int8").click()
+    page.wait("#text input, #text textarea").click()
+    assert chooser.get_attribute("value") == "workspace (ONNX, int8)"
 
 
 def test_an_unknown_classifier_is_explained(page: Page) -> None:

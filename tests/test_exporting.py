@@ -76,11 +76,14 @@ def test_onnx_answers_as_pytorch_at_any_batch_and_length_and_int8_passes_the_gat
     batch, want = {name: values[sure] for name, values in batch.items()}, want[sure]
     assert len(set(want.argmax(1))) > 1
     problems = []
-    for recipe in RECIPES:
+    for recipe in RECIPES:  # the first that passes is taken, as the stage does
         quantise(path, tmp_path / f"{recipe}.onnx", recipe, texts_of(batch))
         found = compare_plainly(want.argmax(1), want, [answer(tmp_path / f"{recipe}.onnx", batch) - level])
-        problems.append((recipe, found, failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)))
-    assert any(not reasons for _, _, reasons in problems), problems
+        reasons = failures(found, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)
+        if not reasons:
+            return
+        problems.append((recipe, found, reasons))
+    raise AssertionError(problems)
 
 
 def test_recipes_store_faithful_integers_and_are_smaller_than_the_original(exported, tmp_path):

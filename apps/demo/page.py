@@ -30,10 +30,13 @@ THEME = gr.themes.Default(
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
 )
-# Clicking a chooser selects its text, so that typing a revision's name replaces it; screen readers say the answers.
+# Clicking a chooser selects its text, so that typing a revision's name replaces it; leaving one by Tab closes its list,
+# which gradio leaves open over what lies beneath; screen readers say the answers.
 ON_LOAD = """() => {
-    document.addEventListener("focusin",
-        (event) => event.target.closest("#first, #second") && event.target.select && event.target.select());
+    const chooser = (event) => event.target.closest("#first, #second") && event.target;
+    document.addEventListener("focusin", (event) => chooser(event)?.select?.());
+    document.addEventListener("focusout",
+        (event) => chooser(event)?.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true})));
     for (const name of ["answers", "summary"]) document.getElementById(name)?.setAttribute("aria-live", "polite");
 }"""
 _NOBODY = ""
