@@ -159,7 +159,7 @@ def predict(options: argparse.Namespace) -> None:
     model_dir = find_model(options.model, options.rev).resolve()
     options.variant = find_variant(options, model_dir)
     scorer = load_scorer(model_dir, options.variant, options.threads)
-    if not (model_dir / CALIBRATION_FILE).is_file():
+    if not is_onnx(model_dir) and not (model_dir / CALIBRATION_FILE).is_file():  # an exported one has it inside
         print(f"{model_dir} has no {CALIBRATION_FILE}: no threshold holds an answer back", file=sys.stderr)
     decider = Decider(tuple(scorer.intents), scorer.calibration, options.probabilities, options.prefix)
     parts, finished, before = plan.parts, None, Counts()

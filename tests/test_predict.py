@@ -23,6 +23,7 @@ from tests.predict_fixtures import (
     INTENTS,
     answer,
     classifier,  # noqa: F401
+    exported,  # noqa: F401
     make_classifier,
     read_jsonl,
     texts_of,
@@ -153,3 +154,16 @@ def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
     sh("rm -rf .dvc/cache")
     with pytest.raises(ValueError, match="'v3' has no models/onnx in the DVC cache or its remote"):
         answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v3")
+
+
+def test_a_checkpoint_without_thresholds_is_said_and_an_exported_classifier_has_them_inside(
+    classifier,  # noqa: F811
+    exported,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    (tmp_path / "in.csv").write_text("text\non\n")
+    answer(tmp_path / "in.csv", tmp_path / "plain.csv", "--model", classifier)
+    assert "has no calibration.json: no threshold holds an answer back" in capsys.readouterr().err
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", exported, "--variant", "fp32")
+    assert "calibration" not in capsys.readouterr().err
