@@ -11,7 +11,6 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
@@ -23,6 +22,7 @@ from intents.bulk.scoring import Scorer
 from intents.calibrations import CALIBRATION_FILE
 from intents.cli import run
 from intents.exported import MODEL_FILES
+from intents.listing import listed
 
 MODEL_DIRS = ("models/onnx", "models/classifier")
 _SETTINGS = (
@@ -170,17 +170,12 @@ def predict(options: argparse.Namespace) -> None:
         before = sum((counts for counts in known.values() if counts), Counts())
         parts = [part for part in parts if known[part] is None]
     if plan.left_out:
-        print(f"left out, no tables: {_some(plan.left_out)}", file=sys.stderr)
+        print(f"left out, no tables: {listed(plan.left_out, _SHOWN_NAMES)}", file=sys.stderr)
     started = time.perf_counter()
     counts = Counts()
     if parts:
         counts = answer_parts(parts, make_engine(options, model_dir, scorer, parts), decider, finished)
     _say(counts, before, time.perf_counter() - started)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _say(counts: Counts, before: Counts, seconds: float) -> None:

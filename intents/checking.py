@@ -1,8 +1,9 @@
 """What can be wrong with rows that are well formed each on its own: every check returns its problems."""
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from intents.problems import Problem
 
@@ -31,25 +32,27 @@ def check_splits(examples: Sequence[Example]) -> list[Problem]:
 
 def check_spellings(examples: Sequence[Example]) -> list[Problem]:
     """Return a problem for each intent that is written in several ways which look the same."""
-    forms: dict[str, list[str]] = {}
-    for intent in sorted({example.intent for example in examples}):
-        forms.setdefault(unicodedata.normalize("NFC", intent), []).append(intent)
     return [
         Problem(
-            f"the intents {' and '.join(map(ascii, alike))} look the same ({form}), but are written with different"
-            " characters (Unicode NFC and NFD); write both alike"
+            f"the intents {' and '.join(map(ascii, alike))} look the same"
+            f" ({unicodedata.normalize('NFC', alike[0])}), but are written with different characters (Unicode NFC and"
+            " NFD); write both alike"
         )
-        for form, alike in forms.items()
-        if len(alike) > 1
+        for alike in _alike({example.intent for example in examples}, partial(unicodedata.normalize, "NFC"))
     ]
 
 
 def nearly_same(intents: Collection[str]) -> list[list[str]]:
     """Return the groups of intents that are one name but for case, blanks and punctuation: Billing and billing."""
-    forms: dict[str, list[str]] = {}
+    return _alike(intents, lambda intent: "".join(filter(str.isalnum, intent.casefold())) or intent)
+
+
+def _alike(intents: Collection[str], form: Callable[[str], str]) -> list[list[str]]:
+    """Return the groups of several intents that have the same `form`."""
+    groups: dict[str, list[str]] = {}
     for intent in sorted(intents):
-        forms.setdefault("".join(filter(str.isalnum, intent.casefold())) or intent, []).append(intent)
-    return [alike for alike in forms.values() if len(alike) > 1]
+        groups.setdefault(form(intent), []).append(intent)
+    return [alike for alike in groups.values() if len(alike) > 1]
 
 
 def check_excluded(examples: Sequence[Example], exclude_intents: Sequence[str]) -> list[Problem]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from intents.comparing import Comparison, Pair, Test
 from intents.grouping import Estimate, Group
+from intents.listing import listed
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -93,8 +94,7 @@ def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
     """Return settings as "train.seed 0 → 1", and which code or raw data is another."""
     settings = [f"{key} {_setting(a)} → {_setting(b)}" for key, (a, b) in changes.items() if "/" not in key]
     files = [key for key in changes if "/" in key]
-    shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-    return "; ".join([*settings, *([f"other {shown}"] if files else [])])
+    return "; ".join([*settings, *([f"other {listed(files, 3)}"] if files else [])])
 
 
 def _setting(value: Any) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intents.answers import Answers
+from intents.answers import Answers, Flags
 from intents.calibrations import ABSTAIN
 from intents.ladder import FINE_TUNED, WITH_THRESHOLDS
+from intents.listing import listed
 from intents.scoring import (
     averaged_metrics,
     confusion_counts,
@@ -100,9 +101,7 @@ def confidence_table(answers: Answers) -> Table:
 def mistake_table(answers: Answers, most: int) -> Table:
     """Return the wrong answers given with the most confidence, surest first."""
     answers = answers.answerable
-    wrong = np.flatnonzero(answers.labels_n != answers.predicted_n)
     confidence, likeliest = answers.confidence_n, answers.probabilities_nc.argmax(1)
-    ordered = sorted(wrong.tolist(), key=lambda i: (-confidence[i], answers.texts[i]))[:most]
     return [
         {
             "text": answers.texts[i],
@@ -112,8 +111,13 @@ def mistake_table(answers: Answers, most: int) -> Table:
             "confidence": round(float(confidence[i]), 4),
             "kind": answers.kinds[i],
         }
-        for i in ordered
+        for i in _first(answers, answers.labels_n != answers.predicted_n, -confidence, most)
     ]
+
+
+def _first(answers: Answers, chosen_n: Flags, order_n: NDArray[np.float32], most: int) -> list[int]:
+    """Return at most so many of the chosen examples, in ascending order of `order_n`, those that tie by text."""
+    return sorted(np.flatnonzero(chosen_n).tolist(), key=lambda i: (order_n[i], answers.texts[i]))[:most]
 
 
 def wrong_texts(answers: Answers, most: int) -> dict[str, Table]:
@@ -131,7 +135,6 @@ def wrong_texts(answers: Answers, most: int) -> dict[str, Table]:
         "refused_texts": (~harmless_n & wrong_n & bool(harmless_n.any()), true_n),
     }
     for name, (chosen_n, order_n) in sorts.items():
-        ordered = sorted(np.flatnonzero(chosen_n).tolist(), key=lambda i: (order_n[i], answers.texts[i]))[:most]
         found[name] = [
             {
                 "text": answers.texts[i],
@@ -141,7 +144,7 @@ def wrong_texts(answers: Answers, most: int) -> dict[str, Table]:
                 "confidence": float(answers.confidence_n[i]),
                 "kind": answers.kinds[i],
             }
-            for i in ordered
+            for i in _first(answers, chosen_n, order_n, most)
         ]
     return found
 
@@ -159,8 +162,7 @@ def cautions(ladder: Table, per_intent: Table) -> list[str]:
             f"Fine-tuning did not pay: an accuracy of {fine_tuned:.3f} is no more than that of {', '.join(better)}."
         )
     if never:
-        more = f" and {len(never) - _MOST_NAMED} more" if len(never) > _MOST_NAMED else ""
-        found.append(f"Never rightly answered: {', '.join(never[:_MOST_NAMED])}{more}.")
+        found.append(f"Never rightly answered: {listed(never, _MOST_NAMED)}.")
     return found
 
 

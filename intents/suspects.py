@@ -58,11 +58,10 @@ def out_of_fold_probabilities(inputs_nx: "csr_array", labels_n: Labels, groups_n
     with warnings.catch_warnings():
         # An intent with fewer rows than folds is missing from some model, which gives it probability 0.
         warnings.simplefilter("ignore")
-        if any(len(np.unique(labels_n[others])) < 2 for others, _ in folds.split(labels_n, labels_n, groups_n)):
+        splits = list(folds.split(labels_n, labels_n, groups_n))
+        if any(len(np.unique(labels_n[others])) < 2 for others, _ in splits):
             raise too_few
-        found: Probabilities = cross_val_predict(
-            new_model(), inputs_nx, labels_n, groups=groups_n, cv=folds, method="predict_proba"
-        )
+        found: Probabilities = cross_val_predict(new_model(), inputs_nx, labels_n, cv=splits, method="predict_proba")
     return found
 
 

@@ -15,6 +15,7 @@ from intents import sources
 from intents.checking import nearly_same
 from intents.cli import run
 from intents.files import write_csv, write_json
+from intents.listing import listed
 from intents.params import load_params
 from intents.preparing import SCHEMA, Prepared, prepare
 from intents.rows import SPLITS, RawRows
@@ -90,8 +91,7 @@ def main() -> None:
         print(f"and {unlabelled['rows']} unlabelled ones; {unlabelled['left_out']} more repeat others or labelled rows")
     for split in SPLITS[1:]:
         if missing := [row["intent"] for row in prepared.metrics["rows_per_intent"] if not row[split]]:
-            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-            print(f"{split} has no row of {', '.join(missing[:_MOST_NAMED])}{more}")
+            print(f"{split} has no row of {listed(missing, _MOST_NAMED)}")
     for alike in nearly_same(prepared.intents):
         print(f"{' and '.join(map(repr, alike))} count as different intents: if they are one, write them alike")
     if num_rejected := len(prepared.rejected):
