@@ -12,10 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_union
 
 Labels = NDArray[np.int64]
 Features = Any  # (n, d), a NumPy array or a SciPy sparse matrix
@@ -92,6 +88,9 @@ def regression_baseline(
     `features_of` is called with "train" first, then "validation" and "test"; `labels` has the first two. Each fit
     starts from the one with the next smaller C; of equally accurate ones the smallest C wins.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     started = time.perf_counter()
     train, validation = features_of("train"), features_of("validation")
     regression = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
@@ -113,6 +112,9 @@ def tfidf_features(texts: Mapping[str, Sequence[str]]) -> Callable[[str], Featur
 
     Of characters alone where no training text has a word, of two letters or more, as scikit-learn counts them.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
     settings = {"sublinear_tf": True, "max_features": _MAX_NGRAMS, "dtype": np.float32}
     words = TfidfVectorizer(ngram_range=(1, 2), **settings)
     has_words = any(map(words.build_tokenizer(), texts["train"]))

@@ -5,15 +5,14 @@ too close together to compare.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
 
-from intents.calibrations import ABSTAIN, USUAL_REJECT, Calibration
+from intents.calibrations import Calibration
+from intents.roles import Limits, Roles, check_limits
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -23,69 +22,13 @@ _DIGITS = 6  # of a threshold
 _UNREACHABLE = 1.01
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The risks that thresholds are to keep; None sets no limit. params.yaml explains each."""
-
-    max_false_action_rate: float | None = None
-    max_error_rate: float | None = None
-    stricter: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which intents ask for nothing, and what is answered below a threshold."""
-
-    reject: str  # an intent, or "abstain"
-    no_action: Sequence[str]  # answers that do nothing
-    harmless: Sequence[str]  # those of them whose texts set thresholds
-    untrained: Sequence[str]  # intents that no training row has
-
-
-def choose_roles(
-    intents: Sequence[str], reject_intent: str | None, out_of_scope_intent: str | None, out_of_scope_use: str
-) -> Roles:
-    """Return the roles that settings give to `intents`.
-
-    `reject_intent` is an intent, None, or "auto": no_intent where the data has it, else the out-of-scope intent.
-
-    Raises:
-        ValueError: `reject_intent` is no intent of the data, or it is None and the data has an intent "abstain".
-
-    """
-    if reject_intent == "auto":
-        reject_intent = next((name for name in (USUAL_REJECT, out_of_scope_intent) if name in intents), None)
-        harmless = [name for name in (reject_intent,) if name and name != out_of_scope_intent]
-    else:
-        harmless = [] if reject_intent is None else [reject_intent]
-    if reject_intent is None and ABSTAIN in intents:
-        raise ValueError(
-            f"calibrate.reject_intent: the data has an intent {ABSTAIN!r}, which is also the answer of a classifier"
-            f" that is not sure enough; set it to {ABSTAIN}, or rename the intent"
-        )
-    if reject_intent is not None and reject_intent not in intents:
-        raise ValueError(
-            f"calibrate.reject_intent: the data has no intent {reject_intent!r}; it has: {', '.join(intents)}"
-            " (auto takes no_intent where there is one, null answers 'abstain')"
-        )
-    if out_of_scope_intent and out_of_scope_use != "class":
-        harmless.append(out_of_scope_intent)
-    passive = [name for name in (reject_intent, out_of_scope_intent) if name]
-    return Roles(
-        reject=reject_intent or ABSTAIN,
-        no_action=list(dict.fromkeys(passive)),
-        harmless=list(dict.fromkeys(harmless)),
-        untrained=[out_of_scope_intent] if out_of_scope_intent and out_of_scope_use == "threshold" else [],
-    )
-
-
 def calibrate(
     labels_n: Labels, logits_nc: NDArray[np.float32], intents: Sequence[str], roles: Roles, limits: Limits
 ) -> Calibration:
     """Return the temperature and thresholds that suit the validation split.
 
     Raises:
-        ValueError: `limits.stricter` names no action, or validation lacks the rows that a limit needs.
+        ValueError: as `check_limits`, or no threshold keeps a limit.
 
     """
     label_of = {intent: label for label, intent in enumerate(intents)}
@@ -93,8 +36,8 @@ def calibrate(
         np.isin(labels_n, [label_of[intent] for intent in chosen])
         for chosen in (set(intents) - set(roles.untrained), roles.harmless)
     )
-    actions = [intent for intent in intents if intent not in roles.no_action]
-    _check(limits, actions, roles, harmless_n)
+    actions = roles.actions(intents)
+    check_limits(limits, roles, intents, {intents[label] for label in np.unique(labels_n)})
     temperature = fit_temperature(labels_n[trained_n], logits_nc[trained_n])
     odds_nc = log_odds(logits_nc, temperature)
     common = _least_log_odds(labels_n, odds_nc, [label_of[intent] for intent in actions], harmless_n, limits)
@@ -111,30 +54,14 @@ def calibrate(
     return Calibration(temperature, thresholds, roles.reject, tuple(roles.no_action))
 
 
-def _check(limits: Limits, actions: Sequence[str], roles: Roles, harmless_n: Flags) -> None:
-    if not actions:
-        raise ValueError(
-            f"calibrate.reject_intent: every intent ({', '.join(roles.no_action)}) asks for nothing; there must be one"
-            " to act on, beside it and prepare.out_of_scope_intent"
-        )
-    unknown = sorted(set(limits.stricter) - set(actions))
-    if unknown:
-        raise ValueError(
-            f"calibrate.stricter: {unknown[0]!r} is no intent that a threshold guards; valid: {', '.join(actions)}"
-        )
-    if roles.harmless and limits.max_false_action_rate is not None and not harmless_n.any():
-        raise ValueError(
-            f"calibrate.max_false_action_rate: no validation row has the intent {' or '.join(roles.harmless)}; add"
-            " some, or set it to null"
-        )
-
-
 def fit_temperature(labels_n: Labels, logits_nc: NDArray[np.float32]) -> float:
     """Return the temperature that minimises the log-loss (Guo et al. 2017, "On calibration of modern neural networks").
 
     The targets take 1 / (n + 2) from the true intent, as Platt 1999 does, and spread it over all alike: n right answers
     out of n do not show that the next is right for certain.
     """
+    from scipy.optimize import minimize_scalar  # takes half a second
+
     num_rows, num_labels = logits_nc.shape
     doubt = 1 / (num_rows + 2)
     logits = logits_nc.astype(np.float64)

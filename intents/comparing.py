@@ -14,11 +14,10 @@ from intents.significance import (
     Floats,
     bootstrap_p,
     bootstrap_scores,
+    difference_over_seeds,
     holm,
     mcnemar_p,
-    mean_over_seeds,
     percentile_interval,
-    with_another_seed,
 )
 
 _BOOTSTRAPS = (  # by the number of single runs in a pair
@@ -143,21 +142,16 @@ def _test_pairs(groups: list[Group], confidence_level: float, num_samples: int, 
     random = np.random.default_rng((seed, 1))
     ends = list(itertools.accumulate(len(group.results) for group in groups))
     parts = [slice(end - len(group.results), end) for end, group in zip(ends, groups, strict=True)]
-    # Row 0: accuracy, row 1: macro-F1 of each group in each sample.
-    sampled = [[mean_over_seeds(scores[part], random) for scores in resampled] for part in parts]
     couples = list(itertools.combinations(range(len(groups)), 2))
-    seeds = np.random.default_rng((seed, 2))
-
-    def scores_beside(one: int, other: int, metric: int) -> Floats:
-        if len(groups[one].results) > 1 or len(groups[other].results) == 1:
-            return sampled[one][metric]
-        return with_another_seed(sampled[one][metric], resampled[metric][parts[other]], seeds)
-
     tests = []
-    for metric, name in enumerate(("accuracy", "macro_f1")):
+    for scores, name in zip(resampled, ("accuracy", "macro_f1"), strict=True):
         found = [
             _test(
-                groups[a], groups[b], name, scores_beside(b, a, metric) - scores_beside(a, b, metric), confidence_level
+                groups[a],
+                groups[b],
+                name,
+                difference_over_seeds(scores[parts[a]], scores[parts[b]], random),
+                confidence_level,
             )
             for a, b in couples
         ]

@@ -1,6 +1,7 @@
 """The evaluation as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,27 @@ _MOST_IN_MATRIX = 40  # intents; a larger confusion matrix cannot be read, and m
 _NUM_CONFUSIONS = 50  # listed in its place
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What the page is about, by the settings, and by the weights themselves."""
+
+    title: str
+    encoder: str
+    method: str
+    source: str
+    weights_sha256: str
+    max_false_action_rate: float | None
+
+
 def render_report(
+    subject: Subject,
     answers: Answers,
     metrics: dict[str, Any],
     tables: Mapping[str, Table],
     trust: Mapping[str, Table],
     curves: Table,
     lists: Mapping[str, Table],
-    method: str,
     confidence_level: float,
-    max_false_action_rate: float | None,
 ) -> str:
     """Return the page; texts from the data are escaped, nothing is loaded from elsewhere.
 
@@ -37,6 +49,7 @@ def render_report(
     confusion_cc = confusion_matrix(answers.likeliest)
     confusions = _confusions(answers.intents, answers.likeliest.names, confusion_cc)
     return environment.get_template("report.html.j2").render(
+        subject=subject,
         headline=metrics["test"],
         thresholds_count=answers.likeliest is answers,
         matrix=_matrix_rows(answers.intents, confusion_cc) if len(answers.intents) <= _MOST_IN_MATRIX else None,
@@ -54,9 +67,7 @@ def render_report(
         lines=_curve_lines(curves),
         **lists,
         cautions=cautions(tables["ladder"], tables["per_intent"]),
-        limit=max_false_action_rate,
         ladder=tables["ladder"],
-        method=method,
         level=f"{100 * confidence_level:g} %",
         behaviour=tables["behaviour"],
         failed_pairs=[row for row in tables["behaviour_pairs"] if not row["passed"]],

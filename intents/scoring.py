@@ -1,6 +1,8 @@
 """Detailed classification metrics with intervals, for evaluation alone.
 
 Shapes: n examples, c intents, s bootstrap samples, k cells of the confusion matrix that are not empty.
+
+scikit-learn and SciPy's statistics take a second each to import: done where they are used.
 """
 
 from typing import Any
@@ -8,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
-from sklearn.metrics import precision_recall_fscore_support
 
 Labels = NDArray[np.int64]
 _DRAWS_AT_ONCE = 5_000_000  # numbers in one array of the bootstrap: 40 MB
@@ -21,6 +21,8 @@ def averaged_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> 
     Labels that are neither true nor answered anywhere take no part, as in scikit-learn; nor do answers from
     `num_labels` on, which are abstentions.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     present = np.intersect1d(np.concatenate([labels_n, predicted_n]), np.arange(num_labels))
     found = {}
     for average in ("macro", "micro", "weighted"):
@@ -33,6 +35,8 @@ def averaged_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> 
 
 def per_label_metrics(labels_n: Labels, predicted_n: Labels, num_labels: int) -> list[dict[str, float]]:
     """Return precision, recall, f1 and support of each label; an undefined ratio counts as 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     scores = precision_recall_fscore_support(
         labels_n, predicted_n, labels=np.arange(num_labels), average=None, zero_division=0
     )
@@ -58,6 +62,8 @@ def share_interval(successes: int, total: int, confidence_level: float) -> tuple
     """Return the exact (Clopper-Pearson) interval of a share, (0, 1) where nothing was counted."""
     if total == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest
+
     interval = binomtest(successes, total).proportion_ci(confidence_level, method="exact")
     return float(interval.low), float(interval.high)
 

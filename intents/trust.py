@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from intents.answers import Answers, Labels
 from intents.headline import headline_metrics
@@ -75,6 +74,8 @@ def action_metrics(answers: Answers, confidence_level: float) -> dict[str, Any]:
     harmless_n = answers.harmless_n
     if harmless_n.all() or not harmless_n.any():
         return {}
+    from sklearn.metrics import roc_auc_score  # as in intents.scoring: where it is used
+
     obeyed = int((answers.predicted_n == answers.labels_n)[~harmless_n].sum())
     false = int(answers.acted_n[harmless_n].sum())
     num_harmless = int(harmless_n.sum())

@@ -28,7 +28,6 @@ from intents.baselines import (
     sample_training_rows,
     tfidf_features,
 )
-from intents.batching import TokenizedTexts
 from intents.cli import run
 from intents.encoding import encode_tokens
 from intents.files import write_json
@@ -77,6 +76,8 @@ def build_baselines(params: BaselinesParams, rows: dict[str, Labels]) -> dict[st
     """Return the baselines by name, the simplest first."""
     import transformers
 
+    from intents.batching import TokenizedTexts
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     texts = {split: read_column(split, "text", rows[split]).to_pylist() for split in SPLITS}
@@ -102,6 +103,11 @@ def describe(baseline: Baseline) -> dict[str, Any]:
         **chosen,
         "seconds": round(baseline.seconds, 1),
     }
+
+
+def check_settings() -> None:
+    """Raise ValueError where the settings of this stage are wrong: `train` asks before it begins."""
+    load_params("baselines", BaselinesParams)
 
 
 def main() -> None:

@@ -6,20 +6,22 @@ stage `card` puts both models together, as models/classifier.
     python -m stages.calibrate
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from intents.answers import Answers
-from intents.calibrating import Limits, Roles, allowed_false_actions, calibrate, choose_roles
+from intents.calibrating import allowed_false_actions, calibrate
 from intents.calibrations import Calibration, write_calibration
 from intents.cli import run
 from intents.files import write_json
 from intents.params import OutOfScopeParams, Params, load_params
+from intents.roles import Limits, Roles, check_limits, choose_roles
 from intents.scoring import rounded, share_interval
 from intents.tables import intents_of
 from intents.trust import action_metrics, before_after_table, threshold_table
@@ -43,6 +45,22 @@ class CalibrateParams(Params):
     max_false_action_rate: Rate | None
     max_error_rate: Rate | None
     stricter: dict[str, Rate]
+
+
+def read_settings(intents: Sequence[str]) -> tuple[Roles, Limits]:
+    """Return what params.yaml asks for of a classifier of `intents`."""
+    params = load_params("calibrate", CalibrateParams)
+    scope = load_params("prepare", OutOfScopeParams)
+    roles = choose_roles(intents, params.reject_intent, scope.out_of_scope_intent, scope.out_of_scope_use)
+    return roles, Limits(params.max_false_action_rate, params.max_error_rate, params.stricter)
+
+
+def check_settings() -> None:
+    """Raise ValueError where the settings of this stage are wrong for the data: `train` asks before it begins."""
+    intents = intents_of(VALIDATION_PATH)
+    roles, limits = read_settings(intents)
+    labels = set(pq.read_table(VALIDATION_PATH, columns=["label"]).column("label").to_pylist())
+    check_limits(limits, roles, intents, {intents[label] for label in labels})
 
 
 def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
@@ -94,20 +112,18 @@ def warnings_about(metrics: dict[str, Any], max_false_action_rate: float) -> Ite
 
 def main() -> None:
     """Run the stage."""
-    params = load_params("calibrate", CalibrateParams)
-    scope = load_params("prepare", OutOfScopeParams)
+    intents = intents_of(VALIDATION_PATH)
+    roles, limits = read_settings(intents)
     from intents.predicting import answer_split
 
-    answers = Answers(intents_of(VALIDATION_PATH), [], [], *answer_split(TRAINED_DIR, VALIDATION_PATH), Calibration())
-    roles = choose_roles(answers.intents, params.reject_intent, scope.out_of_scope_intent, scope.out_of_scope_use)
-    limits = Limits(params.max_false_action_rate, params.max_error_rate, params.stricter)
+    answers = Answers(intents, [], [], *answer_split(TRAINED_DIR, VALIDATION_PATH), Calibration())
     calibration = calibrate(answers.labels_n, answers.logits_nc, answers.intents, roles, limits)
     answers = replace(answers, calibration=calibration, untrained=roles.untrained)
     write_calibration(CALIBRATION_DIR, calibration)
     metrics = describe(answers, roles, limits)
     write_json(METRICS_PATH, metrics)
-    if params.max_false_action_rate is not None:
-        for line in warnings_about(metrics, params.max_false_action_rate):
+    if limits.max_false_action_rate is not None:
+        for line in warnings_about(metrics, limits.max_false_action_rate):
             print(f"warning: {line}")
     if not calibration.thresholds and not roles.harmless:
         print(

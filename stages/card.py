@@ -45,6 +45,11 @@ class CardParams(Params):
     example: str = Field(min_length=1)
 
 
+def check_settings() -> None:
+    """Raise ValueError where the settings of this stage are wrong: `train` asks before it begins."""
+    load_params("card", CardParams)
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("card", CardParams)

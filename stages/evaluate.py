@@ -23,10 +23,10 @@ from intents.answers import Answers
 from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import read_calibration
 from intents.cli import run
-from intents.files import write_csv, write_json, write_text
+from intents.files import sha256_of, write_csv, write_json, write_text
 from intents.ladder import ladder_table
 from intents.params import OutOfScopeParams, Params, load_params, read_params
-from intents.report import render_report
+from intents.report import Subject, render_report
 from intents.tables import NEVER_ANSWERED, intents_of, with_facts, write_table
 from intents.trust import Table, trust_tables
 
@@ -45,7 +45,10 @@ PREDICTIONS_PATH = Path("data/predictions/test.parquet")
 ALSO_READS = (  # dvc.yaml lists them
     "prepare.out_of_scope_intent",
     "prepare.out_of_scope_use",
+    "encoder.name",
+    "prepare.source",
     "train.method",
+    "card.title",
     "calibrate.max_false_action_rate",
 )
 
@@ -58,6 +61,20 @@ class EvaluateParams(Params):
     num_mistakes: int = Field(ge=0)
     behaviour_pairs: Path
     seed: int = Field(ge=0)
+
+
+def read_settings() -> tuple[EvaluateParams, list[behaviour.Pair] | None]:
+    """Return the settings, and the behavioural pairs that they name; None where there are to be none."""
+    params = load_params("evaluate", EvaluateParams)
+    return params, None if params.behaviour_pairs == NO_PAIRS else behaviour.read_pairs(params.behaviour_pairs)
+
+
+def check_settings() -> None:
+    """Raise ValueError where the settings of this stage or the pairs are wrong: `train` asks before it begins."""
+    try:
+        read_settings()
+    except FileNotFoundError:  # DVC may fetch them later
+        return
 
 
 def answer_test_split() -> tuple[Answers, pa.Table]:
@@ -115,9 +132,7 @@ def ask_pairs(
 
 def main() -> None:
     """Run the stage."""
-    params = load_params("evaluate", EvaluateParams)
-    # First: a mistake in the file shows before the long work.
-    pairs = None if params.behaviour_pairs == NO_PAIRS else behaviour.read_pairs(params.behaviour_pairs)
+    params, pairs = read_settings()
     answers, rows = answer_test_split()
     asked, asked_headline = ask_pairs(pairs, answers.never, params.confidence_level)
     sampling = (params.confidence_level, params.bootstrap_samples, params.seed)
@@ -141,13 +156,20 @@ def main() -> None:
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
     lists = evaluating.wrong_texts(answers, params.num_mistakes)
     settings = read_params()
-    method, limit = settings["train"]["method"], settings["calibrate"]["max_false_action_rate"]
+    subject = Subject(
+        title=settings["card"]["title"],
+        encoder=settings["encoder"]["name"],
+        method=settings["train"]["method"],
+        source=Path(settings["prepare"]["source"]).name,
+        weights_sha256=sha256_of(TRAINED_DIR / "model.safetensors"),
+        max_false_action_rate=settings["calibrate"]["max_false_action_rate"],
+    )
     write_predictions(answers, rows)
     write_plots(answers, tables["per_intent"], trust)
     for name, table in tables.items():
         write_csv(TABLES_DIR / f"{name}.csv", table)
-    level = params.confidence_level
-    write_text(REPORT_PATH, render_report(answers, metrics, tables, trust, curves, lists, method, level, limit))
+    page = render_report(subject, answers, metrics, tables, trust, curves, lists, params.confidence_level)
+    write_text(REPORT_PATH, page)
     write_json(METRICS_PATH, metrics)
     print(summary(metrics["test"]))
     for caution in evaluating.cautions(ladder, tables["per_intent"]):

@@ -130,6 +130,11 @@ def choose_int8(
     )
 
 
+def check_settings() -> None:
+    """Raise ValueError where the settings of this stage are wrong: `train` asks before it begins."""
+    load_params("export", ExportParams)
+
+
 def main() -> None:
     """Run the stage."""
     params = load_params("export", ExportParams)

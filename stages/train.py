@@ -9,6 +9,7 @@ metrics/train.json and metrics/plots/training.csv.
 """
 
 import hashlib
+import importlib
 import logging
 import os
 from dataclasses import fields, replace
@@ -40,6 +41,7 @@ TRAINED_DIR = Path("models/trained")
 ADAPTER_DIR = Path("models/adapter")
 METRICS_PATH = Path("metrics/train.json")
 CURVES_PATH = Path("metrics/plots/training.csv")
+LATER_STAGES = ("baselines", "calibrate", "evaluate", "card", "export")
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "peft", "bitsandbytes")  # with another one, no resuming
 
 
@@ -133,6 +135,15 @@ class RuntimeParams(Params):
     checkpoint_every: float = Field(ge=0)  # here, and not in `train`: it must never retrain
 
 
+def check_later_settings() -> None:
+    """Raise ValueError where a later stage would refuse its settings: it would say so only after the training.
+
+    The stages are imported by name, and so are no dependency in dvc.yaml: nothing in them changes what is trained.
+    """
+    for stage in LATER_STAGES:
+        importlib.import_module(f"stages.{stage}").check_settings()
+
+
 def main() -> None:
     """Run the stage, in as many processes as `train.devices` asks for."""
     params = load_params("train", TrainParams)
@@ -145,6 +156,8 @@ def main() -> None:
             f" {params.gradient_accumulation} parts of a step (train.gradient_accumulation), so at least"
             f" {num_processes * params.gradient_accumulation}, got {params.batch_size}"
         )
+    if is_first():
+        check_later_settings()
     durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
     claim = claim_devices(params.devices, runtime.when_busy, durable_dir / "devices")
     train = partial(_train, params, tracking, runtime, durable_dir, claim)

@@ -11,7 +11,7 @@ from intents.answers import Answers
 from intents.behaviour import COLUMNS, Pair
 from intents.calibrations import Calibration
 from intents.ladder import ladder_table
-from intents.report import render_report
+from intents.report import Subject, render_report
 from intents.scoring import share_interval
 from intents.trust import trust_tables
 from tests.conftest import REPOSITORY
@@ -152,7 +152,8 @@ def render(asked, num_pairs, method, level=0.95):
     }
     curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
     lists = evaluating.wrong_texts(answers, 50)
-    return render_report(answers, metrics, tables, trust_tables(answers, 0.95), curves, lists, method, level, 0.005)
+    subject = Subject("Title", "encoder", method, "data.csv", "0" * 64, 0.005)
+    return render_report(subject, answers, metrics, tables, trust_tables(answers, 0.95), curves, lists, level)
 
 
 def test_the_report_shows_the_ladder_and_lists_the_pairs_that_failed_escaped(asked):

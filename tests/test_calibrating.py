@@ -6,15 +6,14 @@ from scipy.special import expit, log_softmax
 
 from intents.answers import Answers
 from intents.calibrating import (
-    Limits,
     allowed_false_actions,
     calibrate,
-    choose_roles,
     error_threshold,
     false_action_threshold,
     fit_temperature,
 )
 from intents.calibrations import ABSTAIN, Calibration, read_calibration, write_calibration
+from intents.roles import Limits, choose_roles
 
 INTENTS = ["no_intent", "wipers", "window"]
 

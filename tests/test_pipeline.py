@@ -120,7 +120,7 @@ def test_a_changed_setting_reruns_the_stages_that_read_it(repository):
         baselines={"regularisations": [1e6]},
         evaluate={"num_mistakes": 3},
         export={"min_agreement": 0.9},
-        card={"title": "Another"},
+        card={"title": "Another", "license": "mit"},
     )
     assert stale(repository) == {
         "prepare": ["prepare", "card"],
@@ -133,6 +133,7 @@ def test_a_changed_setting_reruns_the_stages_that_read_it(repository):
         "evaluate": ["evaluate"],
         "export": ["export"],
         "card": ["card"],
+        "card.title": ["evaluate"],
     }
     undo(repository)
 
@@ -140,7 +141,7 @@ def test_a_changed_setting_reruns_the_stages_that_read_it(repository):
 def test_what_ran_before_is_restored_and_not_run(repository):
     params = repository.path / "params.yaml"
     before = params.read_text(encoding="utf-8")
-    repository.edit_params(card={"title": "Another"})
+    repository.edit_params(card={"license": "mit"})
     assert stages_run(repository.dvc("repro")) == ["card"]
     params.write_text(before, encoding="utf-8")
     assert stages_run(repository.dvc("repro")) == []

@@ -8,7 +8,7 @@ from intents import evaluating
 from intents.answers import Answers
 from intents.calibrations import Calibration
 from intents.ladder import ladder_table
-from intents.report import render_report
+from intents.report import Subject, render_report
 from intents.trust import trust_tables
 
 
@@ -30,11 +30,19 @@ def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.0
     metrics = evaluating.headline(answers, 0.95, 100, 0)
     lists = evaluating.wrong_texts(answers, 50)
     trust = trust_tables(answers, 0.95)
-    return render_report(answers, metrics, tables, trust, curves, lists, "full", 0.95, limit)
+    subject = Subject("Lights & wipers", "bert-base", "full", "lights.csv", "0123456789abcdef" * 4, limit)
+    return render_report(subject, answers, metrics, tables, trust, curves, lists, 0.95)
 
 
 def section(page, heading):
     return page.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+
+
+def test_the_page_says_of_what_it_is():
+    page = " ".join(render([0, 1], [0, 1], ["no_intent", "window"]).split())
+    assert "<h1>Lights &amp; wipers: how well the classifier answers</h1>" in page
+    assert "<p>bert-base, fine-tuned (full) on lights.csv; SHA-256 of the weights" in page
+    assert ">0123456789ab</code>" in page and "0123456789abcdef" * 4 in page
 
 
 def test_the_rows_of_the_confusion_matrix_are_the_truth():

@@ -5,17 +5,17 @@ from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 from sklearn.metrics import accuracy_score, f1_score
 
 from intents.significance import (
     bootstrap_p,
     bootstrap_scores,
+    difference_over_seeds,
     holm,
     mcnemar_p,
-    mean_over_seeds,
     percentile_interval,
     student_interval,
-    with_another_seed,
 )
 
 
@@ -143,27 +143,28 @@ def test_paired_bootstrap_of_macro_f1_raises_few_false_alarms():
     assert alarms / 300 < 0.09
 
 
-def test_resampled_seeds_vary_as_much_as_the_mean_over_seeds_does():
-    scores = np.random.default_rng(0).normal(0.9, 0.02, size=5)
-    means = mean_over_seeds(np.repeat(scores[:, None], 50_000, axis=1), np.random.default_rng(1))
-    assert means.mean() == pytest.approx(scores.mean(), abs=0.0005)
-    assert means.std() == pytest.approx(scores.std(ddof=1) / 5**0.5, rel=0.02)
+def test_two_runs_are_taken_as_they_are():
+    first, second = np.array([[0.1, 0.2, 0.3]]), np.array([[0.3, 0.3, 0.3]])
+    found = difference_over_seeds(first, second, np.random.default_rng(0))
+    assert found.tolist() == pytest.approx([0.2, 0.1, 0.0])
 
 
-def test_one_seed_is_taken_as_it_is():
-    scores = np.array([[0.1, 0.2, 0.3]])
-    assert mean_over_seeds(scores, np.random.default_rng(0)).tolist() == [0.1, 0.2, 0.3]
+def test_seeds_alone_give_the_interval_of_students_two_sample_test():
+    random = np.random.default_rng(0)
+    first_m, second_m = random.normal(0.90, 0.01, 3), random.normal(0.92, 0.01, 5)
+    groups = (np.repeat(scores[:, None], 200_000, axis=1) for scores in (first_m, second_m))
+    found = percentile_interval(difference_over_seeds(*groups, random), 0.9)
+    expected = ttest_ind(second_m, first_m).confidence_interval(0.9)
+    assert found == pytest.approx((expected.low, expected.high), abs=2e-4)
 
 
-@pytest.mark.parametrize("num_seeds", [2, 3, 5])
-def test_a_single_run_beside_others_of_its_kind_raises_as_many_false_alarms_as_it_says(num_seeds):
+@pytest.mark.parametrize(("num_first", "num_second"), [(1, 2), (1, 5), (2, 2), (3, 3), (2, 5)])
+def test_equals_with_few_seeds_raise_as_many_false_alarms_as_it_says(num_first, num_second):
     random = np.random.default_rng(0)
     alarms = 0
     for _ in range(1000):
-        single, *others = random.normal(0.9, 0.01, size=1 + num_seeds)  # over seeds alone
-        others_ms = np.repeat(np.array(others)[:, None], 400, axis=1)
-        moved = with_another_seed(np.full(400, single), others_ms, random)
-        alarms += bootstrap_p(mean_over_seeds(others_ms, random) - moved) < 0.05
+        groups = (np.repeat(random.normal(0.9, 0.01, size=(m, 1)), 400, axis=1) for m in (num_first, num_second))
+        alarms += bootstrap_p(difference_over_seeds(*groups, random)) < 0.05
     assert 0.03 < alarms / 1000 < 0.08
 
 

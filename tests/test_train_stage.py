@@ -58,6 +58,27 @@ def test_a_checkpoint_is_of_these_settings_data_code_and_packages_alone(inputs, 
     assert len(found) == 3 + len(files) + 1 and folder() != expected
 
 
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ("baselines", {"max_rows": 0}, "baselines.max_rows: input should be greater than or equal to 1, got 0"),
+        ("calibrate", {"max_error_rate": 2}, "calibrate.max_error_rate: input should be less than 1, got 2"),
+        ("calibrate", {"reject_intent": "ajar"}, "calibrate.reject_intent: the data has no intent 'ajar'; it has:"),
+        ("calibrate", {"stricter": {"ajar": 0.01}}, "calibrate.stricter: 'ajar' is no intent that a threshold guards"),
+        ("evaluate", {"num_mistake": 5}, "evaluate.num_mistake: unknown setting; evaluate has:"),
+        ("evaluate", {"behaviour_pairs": "params.yaml"}, "evaluate.behaviour_pairs: params.yaml must have the columns"),
+        ("card", {"title": ""}, "card.title: string should have at least 1 character"),
+        ("export", {"quantisation": "int4"}, "export.quantisation: input should be 'auto', 'static'"),
+    ],
+)
+def test_a_later_stage_refuses_its_settings_before_anything_is_trained(inputs, section, settings, message):
+    inputs(section, **settings)
+    with pytest.raises(ValueError) as error:
+        train.main()
+    assert message in str(error.value)
+    assert not Path("models/trained").exists()
+
+
 def test_the_run_is_named_after_the_experiment(inputs, monkeypatch):
     names = []
 

@@ -19,17 +19,10 @@ from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.machine import describe
 from intents.answers import Answers
-from intents.calibrating import (
-    Limits,
-    Roles,
-    calibrate,
-    choose_roles,
-    false_action_threshold,
-    fit_temperature,
-    log_odds,
-)
+from intents.calibrating import calibrate, false_action_threshold, fit_temperature, log_odds
 from intents.calibrations import Calibration
 from intents.predicting import answer_split
+from intents.roles import Limits, Roles, choose_roles
 from intents.scoring import share_interval
 from intents.tables import intents_of
 from intents.trust import brier_score, calibration_error, reliability_table

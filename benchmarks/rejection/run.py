@@ -26,8 +26,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.machine import describe
 from intents.batching import PaddingCollator, TokenizedTexts, sorted_batches
-from intents.calibrating import choose_roles, fit_temperature, log_odds
+from intents.calibrating import fit_temperature, log_odds
 from intents.classifier import load_classifier
+from intents.roles import choose_roles
 from intents.tables import intents_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,11 +17,12 @@ from typing import Any
 from benchmarks.machine import describe
 from intents.bulk.loading import load_scorer
 from intents.bulk.scoring import Scorer
-from intents.calibrating import Limits, calibrate, choose_roles
+from intents.calibrating import calibrate
 from intents.calibrations import Calibration
 from intents.deciding import decide
 from intents.duplicates import normalise
 from intents.predicting import answer_split
+from intents.roles import Limits, choose_roles
 from intents.scoring import share_interval
 
 CLASSIFIER_DIR = Path("models/classifier")
