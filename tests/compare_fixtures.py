@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 INTENTS = ("close_window", "no_intent", "open_window")
 _ENVIRONMENT = {
     **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "GIT_AUTHOR_NAME": "Tester",
     "GIT_AUTHOR_EMAIL": "tester@example.org",
     "GIT_COMMITTER_NAME": "Tester",
@@ -24,6 +22,7 @@ _ENVIRONMENT = {
     "DVC_NO_ANALYTICS": "1",
     "PYTHONWARNINGS": "",
     "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
 }
 
 # Answers a test row wrongly if a random number, drawn from the seed and moved by the quality, says so. The intervals
@@ -102,7 +101,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> str:
     Output goes to a file: the workers that `dvc queue start` leaves behind would keep a pipe open until they end.
     """
     if command[0] in ("dvc", "apps.compare"):
-        command = (sys.executable, "-m", *command)
+        command = ("python", "-m", *command)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         done = subprocess.run(
             command, cwd=folder, env=_ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, timeout=300

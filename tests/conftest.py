@@ -2,12 +2,15 @@
 
 import csv
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.tiny_encoder import write_bert
+from tests.warm_python import install
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The files that take longest go first: the workers of pytest-xdist get whole files, and one begun late would end alone.
@@ -27,6 +30,16 @@ LONGEST = (
     "test_distributed",
     "test_resuming",
 )
+
+
+def pytest_configure(config):
+    if "PYTEST_XDIST_WORKER" in os.environ:  # has inherited PATH
+        return
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if getattr(config.option, "numprocesses", None) and hasattr(os, "pidfd_open"):  # many tests, on Linux
+        folder = tempfile.TemporaryDirectory(prefix="warm-python-")
+        config.add_cleanup(folder.cleanup)
+        install(Path(folder.name))
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -187,7 +186,8 @@ def git(folder: Path, *arguments: str) -> None:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child process: this checkout's code, nothing of the user's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return kept | {"PYTHONPATH": str(CODE), "GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "true"} | more
+    ours = {"PYTHONPATH": str(CODE), "GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "true", "HF_HUB_OFFLINE": "1"}
+    return kept | ours | more
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def recording_proxy() -> Iterator[tuple[str, list[bytes]]]:
 @contextmanager
 def serving(root: Path, *options: str, **variables: str) -> Iterator[str]:
     """Yield the address of `python -m apps.demo`, run in `root` on a free port."""
-    command = [sys.executable, "-m", "apps.demo", "--port", "0", *options]
+    command = ["python", "-m", "apps.demo", "--port", "0", *options]
     log_path = root.parent / f"demo-{os.getpid()}.log"  # other workers of pytest-xdist serve it, too
     with (
         log_path.open("w") as log,

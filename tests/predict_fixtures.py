@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +78,8 @@ def answer(*arguments: object) -> None:
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess:
     """Run the command as its users do."""
-    environment = {**os.environ, **options.pop("env", {}), "PYTHONPATH": str(REPOSITORY)}
-    line = [sys.executable, "-m", "apps.predict", *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **options.pop("env", {}), "PYTHONPATH": str(REPOSITORY)}
+    line = ["python", "-m", "apps.predict", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, env=environment, timeout=120, check=False, **options)
 
 

@@ -7,7 +7,6 @@ machine; no setting of the user's Git, DVC, AWS or SSH is read.
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class Clone:
 
     def dvc(self, *arguments: str, fails: bool = False, env: dict[str, str] | None = None) -> str:
         """Run DVC."""
-        return self.run(sys.executable, "-m", "dvc", *arguments, fails=fails, env=env)
+        return self.run("python", "-m", "dvc", *arguments, fails=fails, env=env)
 
     def commit(self, message: str) -> None:
         """Commit everything."""
@@ -119,7 +118,7 @@ def isolated_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     return {
         "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(home / "site"),

@@ -78,7 +78,8 @@ class S3Server:
 
     @cached_property
     def client(self):  # noqa: ANN201 (botocore makes the class at run time)
-        """A botocore client with the right keys, to look into the bucket."""
+        """A botocore client with the right keys, to look into the bucket; it does not wait and try again."""
+        from botocore.config import Config
         from botocore.session import Session
 
         return Session().create_client(
@@ -87,6 +88,7 @@ class S3Server:
             region_name="us-east-1",
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
+            config=Config(retries={"total_max_attempts": 1}),
         )
 
     def keys(self, prefix: str) -> list[str]:

@@ -42,7 +42,7 @@ def asked_outside() -> Iterator[tuple[str, list[bytes]]]:
 @pytest.fixture(scope="module")
 def server(demo_repository: Path, asked_outside: tuple[str, list[bytes]]) -> Iterator[str]:
     proxy, _ = asked_outside
-    variables = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy}
+    variables = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy, "HF_HUB_OFFLINE": "0"}
     with serving(demo_repository, "--max-characters", "100", "--max-upload-mib", "1", **variables) as url:
         yield url
 
@@ -238,9 +238,9 @@ def test_ends_when_told_to_whatever_its_clients_hold_open_and_leaves_no_folder(t
     assert not list(tmp_path.glob("intents-demo-*"))
 
 
-def start_demo(folder: Path, *options: str, **variables: str) -> tuple[int, str]:
+def start_demo(folder: Path, *options: str, program: str = "python", **variables: str) -> tuple[int, str]:
     """Run the command in `folder` until it ends by itself; return its exit code and what it said."""
-    command = [sys.executable, "-m", "apps.demo", *options]
+    command = [program, "-m", "apps.demo", *options]
     done = subprocess.run(command, cwd=folder, env=environment(**variables), capture_output=True, text=True)
     return done.returncode, done.stderr
 
@@ -257,7 +257,8 @@ def test_an_option_out_of_range_names_itself(tmp_path: Path) -> None:
 
 def test_says_what_to_install_where_gradio_is_missing(tmp_path: Path) -> None:
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(\"No module named 'gradio'\", name='gradio')\n")
-    found = start_demo(tmp_path, "--port", "0", PYTHONPATH=f"{tmp_path}:{CODE}")
+    path = f"{tmp_path}:{CODE}"
+    found = start_demo(tmp_path, "--port", "0", program=sys.executable, PYTHONPATH=path)  # has imported nothing yet
     assert found == (1, "error: the demo needs gradio: pip install -e '.[demo]'\n")
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,10 +131,10 @@ def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
         make_classifier(Path("scratch") / str(seed), seed)
         Path("models").mkdir()
         Path(f"scratch/{seed}/classifier").rename("models/classifier")
-        sh(f"{sys.executable} -m dvc add -q models/classifier && git add -A")
+        sh("python -m dvc add -q models/classifier && git add -A")
         sh(f"git commit -qm {seed} && git tag v{seed}")
 
-    sh(f"git init -q && {sys.executable} -m dvc init -q && echo /scratch > .gitignore")
+    sh("git init -q && python -m dvc init -q && echo /scratch > .gitignore")
     commit(1)
     commit(2)
     write_jsonl(tmp_path / "scratch/in.jsonl", [{"text": text} for text in texts_of(40)])
@@ -150,7 +149,7 @@ def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="is no path of revision 'v1'; valid are paths relative to the repository"):
             answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v1", "--model", model)
     shutil.copytree("models/classifier", "models/onnx")
-    sh(f"{sys.executable} -m dvc add -q models/onnx && git add -A && git commit -qm 3 && git tag v3")
+    sh("python -m dvc add -q models/onnx && git add -A && git commit -qm 3 && git tag v3")
     sh("rm -rf .dvc/cache")
     with pytest.raises(ValueError, match="'v3' has no models/onnx in the DVC cache or its remote"):
         answer("scratch/in.jsonl", "scratch/x.jsonl", "--rev", "v3")

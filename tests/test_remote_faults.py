@@ -1,7 +1,6 @@
 """What goes wrong with a remote, against a real S3 server: nothing is lost, messages say what to do."""
 
 import hashlib
-import sys
 import threading
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ def contents(repository):
 def verify(repository, *options, fails=False):
     """Run apps.verify on a repository that has no code of its own."""
     env = {"PYTHONPATH": str(ROOT)}
-    return repository.run(sys.executable, "-m", "apps.verify", *options, fails=fails, env=env)
+    return repository.run("python", "-m", "apps.verify", *options, fails=fails, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def run_all(folder, *commands):
     for command in commands:
         tool, *arguments = command.split()
         who = ("-c", "user.name=t", "-c", "user.email=t@example.org") if tool == "git" else ()
-        program = [sys.executable, "-m", "dvc"] if tool == "dvc" else [tool]
+        program = ["python", "-m", "dvc"] if tool == "dvc" else [tool]
         subprocess.run([*program, *who, *arguments], cwd=folder, check=True, capture_output=True)
 
 

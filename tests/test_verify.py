@@ -62,7 +62,7 @@ def edit(clone, name, old, new):
 
 def test_a_finished_commit_passes_without_any_data_being_pulled(shared):
     clone, _ = shared
-    command = clone.run(sys.executable, "-m", "apps.verify")
+    command = clone.run("python", "-m", "apps.verify")
     assert command == "dvc.lock is current and the remote holds all it names\n"
     assert verify(clone, "--rev", "main", "--contents") == ["dvc.lock is current and the remote holds all it names"]
     assert not (clone.path / ".dvc/cache").exists()
@@ -113,7 +113,7 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     author.edit_params(prepare={"source": "my/rows.csv"})
     author.dvc("add", "--quiet", "my/rows.csv")
     author.dvc("repro", "--quiet", "prepare")
-    author.dvc("commit", "--quiet", "--force", "card")
+    author.dvc("commit", "--quiet", "--force", "evaluate", "card")
     assert verify(author, "--lock-only") == ["dvc.lock is current"]
     source = author.path / "my/rows.csv"
     source.write_text(source.read_text() + "open it a crack,no_intent,plain\n")
