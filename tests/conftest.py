@@ -16,19 +16,20 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # The files that take longest go first: the workers of pytest-xdist get whole files, and one begun late would end alone.
 LONGEST = (
     "test_pipeline",
-    "test_remote_faults",
-    "test_sharing",
     "test_exporting",
-    "test_methods",
-    "test_demo_limits",
-    "test_compare",
-    "test_predict_places",
-    "test_experiments",
-    "test_verify",
+    "test_sharing",
+    "test_remote_faults",
     "test_export_stage",
-    "test_demo_browser",
-    "test_distributed",
+    "test_demo_limits",
     "test_resuming",
+    "test_distributed",
+    "test_experiments",
+    "test_predict_places",
+    "test_methods",
+    "test_demo",
+    "test_self_training",
+    "test_compare",
+    "test_verify",
 )
 
 

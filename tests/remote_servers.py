@@ -60,6 +60,7 @@ class S3Server:
         ports += [f"-{n}.port.grpc={grpc}" for n, (_, grpc) in self._ports.items()]
         options = (
             f"-dir={self.folder / 'data'} -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false"
+            " -master.electionTimeout=1s -master.heartbeatInterval=100ms"
             " -master.volumeSizeLimitMB=64 -volume.max=20 -volume.minFreeSpace=0"
             f" -s3 -s3.config={self.folder / 'users.json'} -s3.localSocket={self.folder / 's3.sock'}"
             f" -s3.port.iceberg=0 -s3.port.lance=0 -filer.localSocket={self.folder / 'filer.sock'}"
