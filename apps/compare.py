@@ -65,7 +65,9 @@ def main() -> None:
     comparison = compare(results, arguments.confidence_level, arguments.bootstrap_samples, notes=left_out)
     _write(comparison, arguments.style, arguments.output)
     if arguments.strict and left_out:
-        raise ValueError(f"{len(left_out)} experiment(s) left out, as said above")
+        raise ValueError(
+            f"{len(left_out)} experiment(s) left out, as said above; `dvc queue remove --failed` forgets failed ones"
+        )
 
 
 def gather_named(revisions: Sequence[str]) -> tuple[list[Result], list[str]]:

@@ -25,7 +25,8 @@ def remote_problems(repo: "Repo", remote: str | None, contents: bool, repair: bo
         ValueError: there is no such remote, or it cannot be reached, or it refuses the credentials.
 
     """
-    outs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info and out.use_cache]
+    outs = [out for stage in repo.index.stages if not stage.is_repo_import for out in stage.outs]
+    outs = [out for out in outs if out.hash_info and out.use_cache and out.can_push]  # what `dvc push` sends
     try:
         store = repo.cloud.get_remote_odb(remote, "push")
         place = repo.cloud.get_remote(remote, "push").path

@@ -104,7 +104,7 @@ def _stale_command(stage: "Stage") -> Iterator[str]:
 
 
 def _stale_deps(stage: "Stage", made: dict[str, "Output"]) -> Iterator[str]:
-    for dep in stage.deps:
+    for dep in [] if stage.is_repo_import else stage.deps:  # what `dvc import` takes from another repository
         maker = made.get(dep.fs_path)
         if maker is None:
             yield from _stale_source(dep, made)

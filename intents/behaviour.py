@@ -57,14 +57,14 @@ def read_pairs(path: Path) -> list[Pair]:
         raise ValueError(
             f"evaluate.behaviour_pairs: {path} must have the columns {', '.join(COLUMNS)}; it has: {found}"
         )
-    too_long = [str(number) for number, row in enumerate(rows, 1) if None in row]
+    too_long = [str(number) for number, row in enumerate(rows, 2) if None in row]
     if too_long:
         raise ValueError(
             f"evaluate.behaviour_pairs: {path} has more fields than its header in row(s) {', '.join(too_long)}; quote"
             " texts that contain ','"
         )
     incomplete = [
-        str(number) for number, row in enumerate(rows, 1) if not all((row.get(name) or "").strip() for name in COLUMNS)
+        str(number) for number, row in enumerate(rows, 2) if not all((row.get(name) or "").strip() for name in COLUMNS)
     ]
     if incomplete:
         raise ValueError(f"evaluate.behaviour_pairs: {path} lacks values in row(s) {', '.join(incomplete)}")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from intents.calibrations import ABSTAIN
-from intents.grouping import Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
+from intents.grouping import ACTIONS, Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
+from intents.listing import listed
 from intents.scoring import per_label_metrics
 from intents.significance import (
     Floats,
@@ -125,7 +126,13 @@ def compare(
         pairs=pairs,
         intents=_score_intents(groups),
         flips=[flip for group in groups[1:] for flip in _find_flips(groups[0], group)],
-        notes=[*notes, *repeated, *(too_few if least > 1 - confidence_level else []), *_about_thresholds(groups)],
+        notes=[
+            *notes,
+            *repeated,
+            *(too_few if least > 1 - confidence_level else []),
+            *_about_seeds(groups, pairs, confidence_level),
+            *_about_thresholds(groups),
+        ],
         confidence_level=confidence_level,
         num_rows=len(results[0].texts),
     )
@@ -171,9 +178,30 @@ def _test(
     return difference, bootstrap_p(differences_s), _BOOTSTRAPS[num_single]
 
 
+def _about_seeds(groups: Sequence[Group], pairs: Sequence[Pair], confidence_level: float) -> list[str]:
+    """Return a note where two single runs are told apart: by rows, for nothing shows what their seeds are worth."""
+    single = {group.name for group in groups if len(group.results) == 1}
+    apart = [
+        f"{pair.first} and {pair.second}"
+        for pair in pairs
+        if {pair.first, pair.second} <= single
+        and min(pair.accuracy.p_holm, pair.macro_f1.p_holm) < 1 - confidence_level
+    ]
+    if not apart:
+        return []
+    return [
+        f"one seed each: {listed(apart, 3)} are different classifiers; whether their settings or their seeds make it,"
+        " several seeds show (make sweep-seeds)"
+    ]
+
+
 def _about_thresholds(groups: Sequence[Group]) -> list[str]:
     """Return notes where results differ in what a metric does not look at, or in what it is taken over."""
     notes = []
+    if any(group.metrics[metric].low is None for group in groups for metric in set(ACTIONS) & group.metrics.keys()):
+        notes.append(
+            "commands obeyed and false actions of single runs have intervals at their evaluate.confidence_level alone"
+        )
     by_threshold = {group.name for group in groups if _answers_by_threshold(group.results[0])}
     if any(name.startswith("calibrate.") for group in groups for name in group.changes) and not by_threshold:
         notes.append(

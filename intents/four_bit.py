@@ -22,7 +22,8 @@ def require(package: str) -> Any:
         if error.name != package:  # it is there, and lacks something itself
             raise
         raise ValueError(
-            f"train.method: lora and qlora need {package}, which is not installed: pip install -e '.[lora]'"
+            f"train.method: lora and qlora need {package}, which is not installed:"
+            " pip install -c constraints.txt -e '.[lora]'"
         ) from None
 
 

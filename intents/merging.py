@@ -94,7 +94,10 @@ def _unlike(row: ReviewRow, there: str) -> str:
     if there.splitlines() == row.text.splitlines():  # spreadsheets write line ends of their own
         return ""
     found = f"there stands {there!r}" if there else "there is no such row"
-    return f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew"
+    return (
+        f"{row.file}, row {row.row} should be {row.text!r}, but {found}; run python -m apps.review anew (and where a"
+        " spreadsheet turned texts into numbers or dates, open the file with all columns as text)"
+    )
 
 
 def _plan_changed(

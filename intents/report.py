@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from intents.answers import Answers
 from intents.evaluating import Table, cautions, confusion_matrix
 from intents.templating import template_environment
+from intents.trust import chance_of_more
 
 _WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
 _SIDE = 200  # of a square figure
 _MOST_IN_MATRIX = 40  # intents; a larger confusion matrix cannot be read, and makes the page megabytes long
+_HARDLY_CHANCE = 0.025
 _NUM_CONFUSIONS = 50  # listed in its place
 
 
@@ -27,6 +29,8 @@ class Subject:
     source: str
     weights_sha256: str
     max_false_action_rate: float | None
+    num_validation: int  # its texts that ask for nothing, and how many of them the limit lets through
+    num_allowed: int | None
 
 
 def render_report(
@@ -47,6 +51,10 @@ def render_report(
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     before, after = trust["before_after"]
     confusion_cc = confusion_matrix(answers.likeliest)
+    num_false, num_harmless = int(answers.acted_n[answers.harmless_n].sum()), int(answers.harmless_n.sum())
+    chance = 1.0
+    if subject.num_allowed is not None and subject.num_validation:
+        chance = chance_of_more(num_false, num_harmless, subject.num_allowed, subject.num_validation)
     confusions = _confusions(answers.intents, answers.likeliest.names, confusion_cc)
     return environment.get_template("report.html.j2").render(
         subject=subject,
@@ -75,8 +83,9 @@ def render_report(
         num_never=int((~answers.answerable_n).sum()),
         never=" and ".join(answers.never),
         num_commands=int((~answers.harmless_n).sum()),
-        num_harmless=int(answers.harmless_n.sum()),
-        num_false=int(answers.acted_n[answers.harmless_n].sum()),
+        num_harmless=num_harmless,
+        num_false=num_false,
+        hardly_chance=chance < _HARDLY_CHANCE,
         num_refused=int((answers.predicted_n != answers.labels_n)[~answers.harmless_n].sum()),
     )
 

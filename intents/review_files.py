@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from intents.bulk.places import FORMATS, format_of
 from intents.bulk.reading import Source, open_table
 from intents.files import write_csv
 from intents.rows import RawRows
 
+_FORMULA = ("=", "+", "-", "@", "'")  # as a cell begins; the last is the mark of those that are none
 MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"
 
 
@@ -94,8 +96,20 @@ def read_unlabelled(path: Path, text_column: str, encoding: str) -> tuple[list[S
 
 
 def write_review(path: Path, rows: Sequence[ReviewRow]) -> None:
-    """Write `rows` as a CSV file, with the mark by which spreadsheets tell UTF-8."""
-    write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(ReviewRow)], "utf-8-sig")
+    """Write `rows` as a CSV file, with the mark by which spreadsheets tell UTF-8.
+
+    A cell that a spreadsheet would take for a formula, which could do what the author of a text likes, starts with '.
+    """
+    cells = [{name: _as_text(value) for name, value in asdict(row).items()} for row in rows]
+    write_csv(path, cells, [field.name for field in fields(ReviewRow)], "utf-8-sig")
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _as_meant(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 def read_review(path: Path) -> list[ReviewRow]:
@@ -121,7 +135,7 @@ def read_review(path: Path) -> list[ReviewRow]:
     csv.field_size_limit(1 << 30)
     rows = []
     for number, cells in enumerate(reader, start=2):
-        found = {name: (cells[name] or "").strip() for name in needed}
+        found = {name: _as_meant((cells[name] or "").strip()) for name in needed}
         if not any(found.values()):
             continue  # spreadsheets write empty rows below the last one
         if not found["row"].isdecimal():

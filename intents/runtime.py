@@ -21,7 +21,7 @@ try:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"{error.name} is not installed: pip install 'driver-intents[runtime]'") from error
+    raise ModuleNotFoundError(f"{error.name} is not installed: pip install numpy tokenizers onnxruntime") from error
 
 from intents.deciding import acts, decide, softmax
 from intents.exported import (

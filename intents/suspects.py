@@ -75,7 +75,7 @@ def new_model() -> "LogisticRegression":
 def require_cleanlab() -> None:
     """Raise ValueError where cleanlab is not installed."""
     if importlib.util.find_spec("cleanlab") is None:
-        raise ValueError("finding wrong labels needs cleanlab: pip install -e '.[review]'")
+        raise ValueError("finding wrong labels needs cleanlab: pip install -c constraints.txt -e '.[review]'")
 
 
 def find_mislabelled(labels_n: Labels, probabilities_nc: Probabilities) -> list[int]:

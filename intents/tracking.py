@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from intents.params import flatten
 
-_WANDB_MODES = ("online", "offline", "disabled", "shared")
-_WITH_KEY = ("online", "shared")
+_WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+_WITH_KEY = ("online", "shared", "run")
 
 
 class Tracker(Protocol):
@@ -84,7 +84,7 @@ class _TensorBoard(_Apart):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ValueError(
-                "tracking.report_to: tensorboard is not installed: pip install -e '.[tensorboard]'"
+                "tracking.report_to: tensorboard is not installed: pip install -c constraints.txt -e '.[tensorboard]'"
             ) from None
         self._dir = _unused(folder / "tensorboard" / (name or "workspace"))
         with self._apart():

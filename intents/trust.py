@@ -89,6 +89,18 @@ def action_metrics(answers: Answers, confidence_level: float) -> dict[str, Any]:
     }
 
 
+def chance_of_more(num_false: int, num_harmless: int, allowed: int, num_validation: int) -> float:
+    """Return how probable so many false actions are, or more, where the texts are like those that chose the threshold.
+
+    The threshold let `allowed` of `num_validation` texts that ask for nothing through, so that the rate on others of
+    their kind has a Beta distribution of its own (Angelopoulos and Bates 2023, "Conformal prediction: a gentle
+    introduction", section 3.2): the number among `num_harmless` of them is beta-binomial.
+    """
+    from scipy.stats import betabinom
+
+    return float(betabinom.sf(num_false - 1, num_harmless, allowed + 1, num_validation - allowed))
+
+
 def selective_metrics(answers: Answers) -> dict[str, float]:
     """Return coverage, the share of the texts whose likeliest intent is sure enough, and the share of these wrong."""
     kept_n = answers.kept_n

@@ -126,9 +126,13 @@ def main() -> None:
         for line in warnings_about(metrics, limits.max_false_action_rate):
             print(f"warning: {line}")
     if not calibration.thresholds and not roles.harmless:
+        unknown = "no intent is known to ask for nothing (-S calibrate.reject_intent=NAME)"
+        if roles.no_action:
+            name = roles.no_action[0]
+            unknown = f"{name} is only a class (-S calibrate.reject_intent={name} limits what is acted on wrongly)"
         print(
-            "every text is answered: no intent is known to ask for nothing (-S calibrate.reject_intent=NAME), and no"
-            " limit on wrong answers needs a threshold (-S calibrate.max_error_rate=0.05)"
+            f"every text is answered: {unknown}, and no limit on wrong answers needs a threshold"
+            " (-S calibrate.max_error_rate=0.05)"
         )
     found = [f"validation {name} {value}" for name, value in metrics["validation"].items()]
     print("; ".join([f"temperature {calibration.temperature}", f"least confidence {metrics['threshold']}", *found]))

@@ -10,6 +10,7 @@ metrics/plots/{confusion,per_intent,confidence,reliability_before,reliability_af
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ PREPARED_PATH = Path("data/prepared/test.parquet")
 TOKENIZED_PATH = Path("data/tokenized/test.parquet")
 BASELINES_PATH = Path("data/predictions/baselines.parquet")
 NO_PAIRS = Path("data/none")
+CALIBRATE_PATH = Path("metrics/calibrate.json")
 CURVES_PATH = Path("metrics/plots/training.csv")
 METRICS_PATH = Path("metrics/evaluate.json")
 REPORT_PATH = Path("metrics/report.html")
@@ -155,7 +157,7 @@ def main() -> None:
     }
     curves = list(csv.DictReader(io.StringIO(CURVES_PATH.read_text(encoding="utf-8"))))
     lists = evaluating.wrong_texts(answers, params.num_mistakes)
-    settings = read_params()
+    settings, budget = read_params(), json.loads(CALIBRATE_PATH.read_text(encoding="utf-8"))["budget"][0]
     subject = Subject(
         title=settings["card"]["title"],
         encoder=settings["encoder"]["name"],
@@ -163,6 +165,8 @@ def main() -> None:
         source=Path(settings["prepare"]["source"]).name,
         weights_sha256=sha256_of(TRAINED_DIR / "model.safetensors"),
         max_false_action_rate=settings["calibrate"]["max_false_action_rate"],
+        num_validation=budget["texts_that_ask_for_nothing"],
+        num_allowed=budget["false_actions_allowed"],
     )
     write_predictions(answers, rows)
     write_plots(answers, tables["per_intent"], trust)

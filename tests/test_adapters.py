@@ -132,7 +132,9 @@ def test_what_widens_frozen_embeddings_gets_no_adapter(families):
 @pytest.mark.parametrize(("method", "package"), [("lora", "peft"), ("qlora", "bitsandbytes")])
 def test_a_missing_package_gives_the_command_that_installs_it(monkeypatch, build, families, method, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"need {package}, which is not installed: pip install -e '.\[lora\]'"):
+    with pytest.raises(
+        ValueError, match=rf"need {package}, which is not installed: pip install -c constraints.txt -e '.\[lora\]'"
+    ):
         prepare(build(), model_settings(method), families["bert"])
 
 

@@ -103,10 +103,10 @@ def test_pairs_are_read_as_written(tmp_path):
     ("header", "rows", "message"),
     [
         (["text", "intent"], [["a", "b"]], "must have the columns pair, aspect, .*; it has: text, intent"),
-        (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in row\(s\) 2"),
-        (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in row\(s\) 1; quote texts"),
-        (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in row\(s\) 1"),
-        (COLUMNS, [["1", "x", "a", " ", "b", "i"]], r"lacks values in row\(s\) 1"),
+        (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in row\(s\) 3"),
+        (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in row\(s\) 2; quote texts"),
+        (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in row\(s\) 2"),
+        (COLUMNS, [["1", "x", "a", " ", "b", "i"]], r"lacks values in row\(s\) 2"),
         ([*COLUMNS, "text_b"], [["1", "x", "a", "i", "b", "i", "c"]], "must have the columns pair, .*, text_b$"),
         ([], [], "must have the columns pair, aspect, .*; it has: none"),
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "a", "i", "b", "j"]], "x changes the intent in some"),
@@ -152,7 +152,7 @@ def render(asked, num_pairs, method, level=0.95):
     }
     curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
     lists = evaluating.wrong_texts(answers, 50)
-    subject = Subject("Title", "encoder", method, "data.csv", "0" * 64, 0.005)
+    subject = Subject("Title", "encoder", method, "data.csv", "0" * 64, 0.005, 500, 4)
     return render_report(subject, answers, metrics, tables, trust_tables(answers, 0.95), curves, lists, level)
 
 

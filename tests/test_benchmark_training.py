@@ -43,7 +43,7 @@ def test_operations_are_those_that_torch_counts(families, lowest, head):
 
 
 def test_an_adapter_spares_the_gradients_of_the_weights_beneath(families):
-    pytest.importorskip("peft", reason="no peft: pip install -e '.[lora]'")
+    pytest.importorskip("peft", reason="no peft: pip install -c constraints.txt -e '.[lora]'")
     from intents.methods import prepare
 
     model = build_classifier(families["bert"], INTENTS, "mean", 10.0)

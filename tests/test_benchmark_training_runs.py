@@ -168,7 +168,7 @@ def test_the_gpu_benchmark_says_that_there_is_none(monkeypatch):
 
 @pytest.mark.slow
 def test_setfit_is_scored_while_it_trains(data_dir, encoder_dir):
-    pytest.importorskip("setfit", reason="no setfit: pip install -e '.[benchmark]'")
+    pytest.importorskip("setfit", reason="no setfit: pip install -c constraints.txt -e '.[benchmark]'")
     from benchmarks.training.jobs import run_job
 
     found = run_job(Job("setfit", str(encoder_dir), str(data_dir), learning_rate=1e-3, max_steps=30), threads=1)

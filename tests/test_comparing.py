@@ -49,6 +49,10 @@ def make_result(name: str, wrong: list[int], **settings: object) -> Result:
     )
 
 
+def without_seeds(notes: list[str]) -> list[str]:
+    return [note for note in notes if not note.startswith("one seed each: ")]
+
+
 BASE = make_result("base", wrong=list(range(20)))
 BETTER = make_result("better", wrong=[0, 1, 50], rate=0.2)
 
@@ -138,7 +142,7 @@ def test_other_code_with_the_same_settings_is_no_other_seed():
 def test_the_same_result_under_two_names_counts_once():
     comparison = compare([BASE, replace(BASE, name="copy"), BETTER], 0.95, 500)
     assert [group.name for group in comparison.groups] == ["base", "better"]
-    assert comparison.notes == ["copy is the same as base: same settings, same code and answers; counted once"]
+    assert comparison.notes[0] == "copy is the same as base: same settings, same code and answers; counted once"
 
 
 def test_a_seed_that_changes_no_answer_makes_no_group_of_seeds():
@@ -149,7 +153,7 @@ def test_a_seed_that_changes_no_answer_makes_no_group_of_seeds():
     surer = replace(make_result("surer", list(range(20)), seed=1), confidence_n=np.full(NUM_ROWS, 0.9, np.float32))
     comparison = compare([BASE, *twice, BETTER], 0.95, 500)
     assert [group.name for group in comparison.groups] == ["base", "better"]
-    assert comparison.notes == [
+    assert without_seeds(comparison.notes) == [
         f"{section} is the same as base: same settings but for {section}.seed, same code and answers; counted once"
         for section in ("evaluate", "baselines")
     ]
@@ -231,18 +235,18 @@ def test_results_that_are_right_on_the_same_rows_are_not_called_luck():
 
 def test_a_comparison_of_thresholds_says_that_they_do_not_count_here():
     stricter = replace(BETTER, settings=BETTER.settings | {"calibrate.max_false_action_rate": 0.1})
-    (note,) = compare([BASE, stricter], 0.95, 2000).notes
+    (note,) = without_seeds(compare([BASE, stricter], 0.95, 2000).notes)
     assert note.startswith("accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in")
-    assert compare([BASE, BETTER], 0.95, 2000).notes == []
+    assert without_seeds(compare([BASE, BETTER], 0.95, 2000).notes) == []
 
 
 def test_where_thresholds_alone_find_what_is_out_of_scope_they_count_and_log_loss_is_another():
     scope = {"prepare.out_of_scope_intent": "none", "prepare.out_of_scope_use": "threshold"}
     base, better = (replace(result, settings=result.settings | scope) for result in (BASE, BETTER))
     stricter = replace(better, settings=better.settings | {"calibrate.max_false_action_rate": 0.1})
-    assert compare([base, stricter], 0.95, 2000).notes == []
+    assert without_seeds(compare([base, stricter], 0.95, 2000).notes) == []
     both = replace(better, name="both", settings=better.settings | {"prepare.out_of_scope_use": "both"})
-    (note,) = compare([base, both], 0.95, 2000).notes
+    (note,) = without_seeds(compare([base, both], 0.95, 2000).notes)
     assert note.startswith("the log-loss of base leaves out the out-of-scope rows")
 
 
@@ -289,13 +293,20 @@ def test_the_terminal_shows_results_tests_intents_and_flips_and_shortens_long_ta
     assert text.count("text ") < 40
 
 
+def test_two_single_runs_that_are_told_apart_say_that_their_seeds_may_be_why():
+    better, worse = make_result("better", [1]), make_result("worse", list(range(40)), rate=0.2)
+    comparison = compare([better, worse], 0.95, 500)
+    assert [note for note in comparison.notes if "one seed each: better and worse are different" in note]
+    assert not compare([better, make_result("as good", [3], rate=0.2)], 0.95, 500).notes
+
+
 def test_json_holds_everything_unrounded():
     read = json.loads(to_json(compare([BASE, BETTER], 0.95, 500, notes=["n"])))
     assert read["reference"] == "base"
     assert read["groups"][1]["changes"] == {"train.rate": {"reference": 0.1, "value": 0.2}}
     assert read["pairs"][0]["accuracy"]["p"] == mcnemar_p(BASE.right_n, BETTER.right_n)
     assert len(read["flips"]) == 19
-    assert read["notes"] == ["n"]
+    assert read["notes"][0] == "n" and read["notes"][1].startswith("one seed each: base and better")
 
 
 HOSTILE = "<script>alert(1)</script> | `x` *y* \r\n ~~z~~ &lt;"

@@ -259,7 +259,7 @@ def test_says_what_to_install_where_gradio_is_missing(tmp_path: Path) -> None:
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(\"No module named 'gradio'\", name='gradio')\n")
     path = f"{tmp_path}:{CODE}"
     found = start_demo(tmp_path, "--port", "0", program=sys.executable, PYTHONPATH=path)  # has imported nothing yet
-    assert found == (1, "error: the demo needs gradio: pip install -e '.[demo]'\n")
+    assert found == (1, "error: the demo needs gradio: pip install -c constraints.txt -e '.[demo]'\n")
 
 
 def test_the_server_asked_nobody_outside(server: str, asked_outside: tuple[str, list[bytes]]) -> None:

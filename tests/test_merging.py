@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,17 @@ def test_a_review_survives_the_disk_and_a_spreadsheet(tmp_path, tables, mangle):
     path.write_text(mangle(content), encoding="utf-8", newline="")
     (row,) = read_review(path)
     assert (row.row, row.text, row.corrected_intent, row.reason) == (3, long, "shut", "mislabelled")
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(A1)", "- turn it on", "+1", "@home", "'twas cold", "'=1", "plain"])
+def test_no_text_is_a_formula_and_each_comes_back_as_it_was(tmp_path, tables, text):
+    path = tmp_path / "review.csv"
+    write_review(path, [review_row(tables[0], text=text)])
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        (cells,) = csv.DictReader(file)
+    assert cells["text"][0] not in "=+-@"
+    (row,) = read_review(path)
+    assert row.text == text
 
 
 def test_line_ends_and_empty_rows_of_a_spreadsheet_do_no_harm(tmp_path, write_csv):

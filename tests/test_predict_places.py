@@ -358,7 +358,7 @@ def test_mistakes_are_explained_and_leave_no_output(classifier, tmp_path, monkey
 
 
 def test_a_store_without_credentials_is_named(tmp_path, monkeypatch):
-    s3fs = pytest.importorskip("s3fs", reason="pip install -e '.[s3]' brings the store's client")
+    s3fs = pytest.importorskip("s3fs", reason="pip install -c constraints.txt -e '.[s3]' brings the store's client")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))  # holds no ~/.aws

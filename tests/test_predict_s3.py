@@ -26,7 +26,7 @@ KEYS = {
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """Yield (filesystem, environment) of a running store."""
-    s3fs = pytest.importorskip("s3fs", reason="no s3fs: pip install -e '.[s3]'")
+    s3fs = pytest.importorskip("s3fs", reason="no s3fs: pip install -c constraints.txt -e '.[s3]'")
     with S3Server(tmp_path / "store", dict(os.environ)) as server:
         environment = {**KEYS, **CHECKSUMS, "AWS_ENDPOINT_URL": server.url}
         for name, value in environment.items():

@@ -12,7 +12,7 @@ from intents.report import Subject, render_report
 from intents.trust import trust_tables
 
 
-def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.005, reject=0):
+def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.005, reject=0, budget=(500, 4)):
     logits = np.eye(len(intents), dtype=np.float32)[predicted] * 4
     texts = [f"text {number}" for number in range(len(labels))]
     rejected = () if reject is None else (intents[reject],)
@@ -30,7 +30,7 @@ def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.0
     metrics = evaluating.headline(answers, 0.95, 100, 0)
     lists = evaluating.wrong_texts(answers, 50)
     trust = trust_tables(answers, 0.95)
-    subject = Subject("Lights & wipers", "bert-base", "full", "lights.csv", "0123456789abcdef" * 4, limit)
+    subject = Subject("Lights & wipers", "bert-base", "full", "lights.csv", "0123456789abcdef" * 4, limit, *budget)
     return render_report(subject, answers, metrics, tables, trust, curves, lists, 0.95)
 
 
@@ -106,6 +106,9 @@ def test_more_false_actions_than_chance_explains_are_called_so():
     labels, predicted = [0] * 60 + [1] * 10, [1] * 30 + [0] * 30 + [1] * 10
     page = render(labels, predicted, ["no_intent", "window"], {"window": 0.5}, limit=0.01)
     assert "is hardly chance" in page
+    # The threshold that 20 texts chose may by chance lie far too low.
+    page = render(labels, predicted, ["no_intent", "window"], {"window": 0.5}, limit=0.4, budget=(20, 7))
+    assert "may be chance, for the 20 of validation that chose the thresholds are few, too." in " ".join(page.split())
     fine = render([0] * 60 + [1] * 10, [0] * 60 + [1] * 10, ["no_intent", "window"], {"window": 0.5})
     assert "These texts show no more." in fine
 

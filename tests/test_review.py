@@ -127,7 +127,7 @@ def test_what_is_missing_is_named(project, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="data/prepared/train.parquet does not exist: run `dvc repro prepare`"):
         project()
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    with pytest.raises(ValueError, match=r"needs cleanlab: pip install -e '\.\[review\]'"):
+    with pytest.raises(ValueError, match=r"needs cleanlab: pip install -c constraints.txt -e '\.\[review\]'"):
         project()
 
 

@@ -70,7 +70,7 @@ def test_the_nearest_row_is_the_most_similar_one():
 
 def test_without_cleanlab_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    with pytest.raises(ValueError, match=r"needs cleanlab: pip install -e '\.\[review\]'"):
+    with pytest.raises(ValueError, match=r"needs cleanlab: pip install -c constraints.txt -e '\.\[review\]'"):
         require_cleanlab()
 
 

@@ -151,7 +151,7 @@ def test_wandb_asks_no_one_for_a_key(nobody, tmp_path):
 
 
 def test_a_folder_that_tensorboard_cannot_write_costs_the_tracking_and_not_the_training(tmp_path, capsys):
-    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[tensorboard]'")
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -c constraints.txt -e '.[tensorboard]'")
     (tmp_path / "tensorboard").touch()
     track("tensorboard", tmp_path)
     out = capsys.readouterr().out
@@ -166,7 +166,7 @@ def test_wandb_chooses_a_name_where_there_is_none(nobody, tmp_path):
 
 
 def test_tensorboard_files_hold_curves_results_and_params(tmp_path, capsys):
-    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[tensorboard]'")
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -c constraints.txt -e '.[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     track("tensorboard", tmp_path)

@@ -204,3 +204,13 @@ def test_what_a_threshold_lets_through_is_counted_after_it():
         let_through = (LOGITS.argmax(1) == label) & (given.confidence_n >= np.float32(row["threshold"]))
         assert row["commands"] == (LABELS == label).sum() > row["obeyed"] == (let_through & (LABELS == label)).sum()
         assert row["false_actions"] == (let_through & (LABELS == 0)).sum()
+
+
+def test_more_false_actions_than_allowed_are_as_rare_as_it_says_where_texts_are_alike():
+    random = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(2000):
+        validation, test = random.normal(size=300), random.normal(size=1000)
+        threshold = np.sort(validation)[::-1][5]  # lets 5 of the 300 through
+        alarms += trust.chance_of_more(int((test > threshold).sum()), 1000, 5, 300) < 0.025
+    assert 0.015 < alarms / 2000 < 0.035

@@ -139,6 +139,20 @@ def test_a_source_that_dvc_tracks_alone_or_in_a_folder(author):
     assert stale not in verify(author, "--lock-only", "--rev", "HEAD~1", fails=True)
 
 
+def test_what_dvc_imports_from_another_repository_is_none_of_this_remotes(plain_repository_in, tmp_path):
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+    theirs, ours = (plain_repository_in(tmp_path / name) for name in ("theirs", "ours"))
+    (theirs.path / "rows.csv").write_text("text,intent\n")
+    theirs.dvc("add", "--quiet", "rows.csv")
+    theirs.commit("Rows")
+    ours.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
+    ours.dvc("import", "--quiet", str(theirs.path), "rows.csv")
+    ours.commit("Their rows")
+    assert verify(ours) == ["dvc.lock is current and the remote holds all it names"]
+
+
 def test_each_output_that_the_remote_lacks_is_one_line(shared):
     clone, store = shared
     shutil.rmtree(store / "files")

@@ -88,7 +88,7 @@ def _serve(options: argparse.Namespace) -> None:
             import gradio  # noqa: F401
             import uvicorn
         except ModuleNotFoundError as error:
-            raise ValueError(f"the demo needs {error.name}: pip install -e '.[demo]'") from None
+            raise ValueError(f"the demo needs {error.name}: pip install -c constraints.txt -e '.[demo]'") from None
         from apps.demo.server import build_server
 
         host = f"[{options.host}]" if ":" in options.host else options.host

@@ -90,6 +90,10 @@ def answer_many(loaded: Loaded, texts: Sequence[str], default_threshold: float) 
 
 def _why(action: Action, intent: str, confidence: float, threshold: float) -> str:
     sure, needed = f"{100 * confidence:.1f} %", f"{100 * threshold:.4g} %"
+    if threshold > 1:
+        return (
+            f"It is only {sure} sure, and no answer is sure enough for {intent}: too few validation texts showed when."
+        )
     if action == "ask":
         return f"It is only {sure} sure, and {intent} needs {needed}."
     if action == "leave":

@@ -136,7 +136,10 @@ def main() -> None:
     arguments = parser.parse_args()
     lacking = [name for name in ("peft", "bitsandbytes") if not find_spec(name)]
     if lacking and any("method" in VARIANTS[name] for name in arguments.only):
-        raise ValueError(f"variants with lora need {lacking[0]}: pip install -e '.[lora]', or name others with --only")
+        raise ValueError(
+            f"variants with lora need {lacking[0]}: pip install -c constraints.txt -e '.[lora]',"
+            " or name others with --only"
+        )
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))

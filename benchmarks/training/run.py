@@ -5,7 +5,8 @@
 - trainer: transformers' Trainer with dynamic padding, 32 texts a step, fp32, an evaluation per epoch, its defaults
   otherwise. All --learning-rates are tried; the one with the best final accuracy on validation counts.
 - setfit: SetFit (Tunstall et al. 2022), its defaults, for --setfit-steps steps of 16 pairs of texts. All
-  --setfit-learning-rates are tried; the one that is sooner at the target counts. Needs pip install -e '.[benchmark]'.
+  --setfit-learning-rates are tried; the one that is sooner at the target counts.
+  Needs pip install -c constraints.txt -e '.[benchmark]'.
 - pipeline: this repository, section `train` of params.yaml.
 - quick: the same without adversarial training; large_batches: that with 128 texts a step and a higher rate.
 

@@ -56,7 +56,7 @@ def filesystem_of(place: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(place)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        remedy = f"pip install -e '.[{extra}]'" if extra else str(error)
+        remedy = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else str(error)
         raise ValueError(f"{place}: {protocol}:// needs a package that is not installed: {remedy}") from None
     except ValueError as error:
         raise ValueError(

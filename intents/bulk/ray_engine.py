@@ -77,7 +77,7 @@ def ray_engine(sources: Sequence[Source], model_dir: Path, num_intents: int, var
     try:
         import ray
     except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install -e '.[ray]'") from None
+        raise ValueError("--engine ray needs Ray: pip install -c constraints.txt -e '.[ray]'") from None
     if any(source.place == STANDARD for source in sources):
         raise ValueError("--engine ray cannot read standard input, which its workers do not see; save it as a file")
     if not ray.is_initialized():
