@@ -28,7 +28,7 @@ def can_record(model: PreTrainedModel) -> bool:
 class NarrowWeights:
     """Weights of linear layers and layer norms in bfloat16, for passes that would convert each where it is used.
 
-    The parameters stay in fp32, and so do their gradients.
+    The parameters stay in fp32. Gradients are summed in bfloat16 while they are in place, and in fp32 from then on.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -106,6 +106,8 @@ class GraphedPasses:
         self._gradients: list[torch.Tensor] = []
         self._graphs: dict[tuple[torch.Size, ...], _Graph] = {}
         self._pool: Any = None
+        # One for all: torch keeps a workspace for each stream that it has multiplied matrices on.
+        self._stream = torch.cuda.Stream()
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         """Return the loss of a batch, a tensor of its own."""
@@ -128,7 +130,7 @@ class GraphedPasses:
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = self._pass(own)
         self._pool = graph.pool()
         for parameter in self._parameters:
@@ -143,11 +145,10 @@ class GraphedPasses:
         """Let libraries set up what must not be recorded, on another stream as torch's notes on CUDA graphs ask for."""
         for parameter in self._parameters:
             parameter.grad = None
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             self._pass(inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
 
     def _provide_gradients(self) -> None:
         if self._parameters[0].grad is None:

@@ -29,7 +29,7 @@ _SIZES = 24  # of the usual number of rows: what it is rounded up to, so that th
 class PackingCollator(PaddingCollator):
     """Pads texts to the longest of all, and says in which places of how many rows their tokens are to be computed."""
 
-    def __init__(self, pad_token_id: int, lengths: Sequence[int], batch_size: int) -> None:
+    def __init__(self, pad_token_id: int, lengths: Sequence[int], batch_size: float) -> None:
         longest = int(max(lengths))
         super().__init__(pad_token_id, longest)
         self._row_length = max(_SHORTEST_ROW, -(-longest // _ALIGNED) * _ALIGNED)

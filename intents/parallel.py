@@ -5,7 +5,9 @@ Without a process group all of this does nothing, at no cost.
 Shapes: b texts of this process, n texts of all processes, d feature size.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -13,6 +15,8 @@ from torch import distributed
 from torch.utils.data import Sampler
 
 IGNORED = -100  # the label of a text that counts for nothing; torch and transformers know it
+# Others wait while the first process evaluates, or answers a large log alone. Who started them notices one that dies.
+_PATIENCE = timedelta(days=30)
 T = TypeVar("T")
 
 
@@ -25,6 +29,12 @@ class BatchSampler(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[list[int]]: ...
+
+
+def meet() -> None:
+    """Form the group of the processes that torchrun started; accelerate's would wait half an hour and then give up."""
+    if "LOCAL_RANK" in os.environ and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
 
 
 def num_processes() -> int:

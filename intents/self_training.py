@@ -4,6 +4,7 @@ Pseudo-labels (Lee 2013), of each intent the surest (class-balanced, Zou et al. 
 them that are chosen, c intents.
 """
 
+import gc
 import math
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ def find_pseudo_labels(
     Of several processes each calls this; `checkpoints` are those of the first.
     """
     result = fine_tune(model, train, validation, pad_token_id, settings, lambda values, step: None, checkpoints)
+    gc.collect()  # the Trainer, its optimizer and its averages refer to each other, and would stay beside the next ones
     chosen = from_first(lambda: surest(answer(model, unlabelled, pad_token_id, settings.precision), share))
     return PseudoLabels(*chosen, result.best)
 

@@ -25,7 +25,16 @@ from intents.graphed import GraphedPasses, can_record
 from intents.headline import headline_metrics
 from intents.optimising import balanced_weights, parameter_groups
 from intents.packing import PackingCollator
-from intents.parallel import IGNORED, ShareSampler, from_first, gather_texts, num_processes, or_ignored, process_index
+from intents.parallel import (
+    IGNORED,
+    ShareSampler,
+    from_first,
+    gather_texts,
+    meet,
+    num_processes,
+    or_ignored,
+    process_index,
+)
 from intents.precision import resolve_precision
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
@@ -130,12 +139,12 @@ class IntentTrainer(ResumableTrainer):
             callbacks=[self.averaged, self.best],
         )
         self.remove_callback(PrinterCallback)
+        self.packs = can_record(self.model)
         # Recomputed activations restore the state of the random numbers, which cannot be recorded.
-        self.records = can_record(self.model) and not settings.gradient_checkpointing and num_processes() == 1
-        if self.records:
-            self.collate = PackingCollator(
-                pad_token_id, train.lengths, settings.batch_size // settings.gradient_accumulation
-            )
+        self._records = self.packs and not settings.gradient_checkpointing and num_processes() == 1
+        if self.packs:
+            num_texts = settings.batch_size / settings.gradient_accumulation / num_processes()
+            self.collate = PackingCollator(pad_token_id, train.lengths, num_texts)
         self.class_weights_c = (
             balanced_weights(train.labels, model.config.num_labels).to(self.args.device)
             if settings.class_weights == "balanced"
@@ -147,7 +156,7 @@ class IntentTrainer(ResumableTrainer):
         train: Any = self.train_dataset
         settings, passes = self.settings, passes_per_epoch(len(train), self.settings)
         # Where texts share rows their lengths may differ. The same batches however many GPUs there are.
-        pool = 1 if can_record(self.model) else POOL
+        pool = 1 if self.packs else POOL
         sampler: Any = BucketBatchSampler(train.lengths, settings.batch_size, settings.seed, passes, pool)
         if self.settings.gradient_accumulation > 1:
             sampler = SplitBatchSampler(sampler, self.settings.gradient_accumulation)
@@ -201,9 +210,13 @@ class IntentTrainer(ResumableTrainer):
         assert isinstance(num_items_in_batch, torch.Tensor)  # the batches have labels to count
         if self._run_passes is None:
             self._run_passes = partial(self._passes, model)
-            if self.records:
+            if self._records:
                 self._run_passes = GraphedPasses(self.model, self._run_passes, narrow=self.args.bf16)
         return self._run_passes({**inputs, "num_items": num_items_in_batch})
+
+    def forget_passes(self) -> None:
+        """Let go of recorded passes: the Trainer refers to itself, and would hold them while others are recorded."""
+        self._run_passes = None
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the Trainer adds it up for no one here, and counts the model's parameters at every step for it."""
@@ -246,6 +259,7 @@ class IntentTrainer(ResumableTrainer):
 
 
 def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir: str) -> TrainingArguments:
+    meet()
     arguments = TrainingArguments(
         output_dir=scratch_dir,
         num_train_epochs=settings.num_epochs,

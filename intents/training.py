@@ -61,10 +61,13 @@ def fine_tune(
             trainable_attention(model, precision),
             narrow_norms(model, precision),
             quick_dropout(model),
-            packed(model) if trainer.records else nullcontext(),
+            packed(model) if trainer.packs else nullcontext(),
             _listed_parameters(model),
         ):
-            _run(trainer, checkpoints, log, scratch)
+            try:
+                _run(trainer, checkpoints, log, scratch)
+            finally:
+                trainer.forget_passes()
     seconds, counted = trainer.training_seconds, trainer.collate
     counts = from_all([counted.examples, counted.useful_tokens, counted.padded_tokens])
     examples, useful_tokens, padded_tokens = (sum(column) for column in zip(*counts, strict=True))

@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,11 @@ def pytest_configure(config):
         return
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if getattr(config.option, "numprocesses", None) and hasattr(os, "pidfd_open"):  # many tests, on Linux
-        folder = tempfile.TemporaryDirectory(prefix="warm-python-")
-        config.add_cleanup(folder.cleanup)
-        install(Path(folder.name))
+        stack = ExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="warm-python-"))
+        server = stack.enter_context(install(Path(folder)))
+        stack.callback(server.kill)
+        config.add_cleanup(stack.close)
 
 
 def pytest_collection_modifyitems(items):

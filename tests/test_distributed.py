@@ -15,6 +15,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from intents import trainer
 from intents.params import read_params
 from stages import train as stage
 from tests.conftest import REPOSITORY
@@ -129,6 +130,27 @@ def test_two_processes_learn_from_unlabelled_texts_as_one_does(inputs, start):
 def test_several_processes_end_as_one_does_whatever_the_method(inputs, start, settings):
     inputs("train", **{"devices": 2} | settings)
     finish(start("-m", "stages.train"))
+    assert_like_one_process()
+
+
+PACKING = """
+from intents import trainer
+from intents.cli import run
+from stages.train import main
+
+trainer.can_record = lambda model: True  # as on GPUs
+run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adversarial_norm", [0.0, 0.4])
+def test_two_processes_on_packed_texts_end_as_one_does(inputs, start, monkeypatch, tmp_path, adversarial_norm):
+    inputs("train", adversarial_norm=adversarial_norm)
+    (tmp_path / "packing.py").write_text(PACKING)
+    finish(start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "packing.py"))
+    monkeypatch.setattr(trainer, "can_record", lambda _model: True)
+    monkeypatch.setattr(trainer, "GraphedPasses", lambda _model, passes, narrow: passes)
     assert_like_one_process()
 
 

@@ -111,10 +111,20 @@ def test_training_on_packed_texts_is_training_on_padded_ones(families, splits, m
     torch.testing.assert_close(*map(torch.tensor, trained), rtol=1e-3, atol=1e-3)
 
 
-def test_recomputed_activations_are_neither_packed_nor_recorded(families, splits, monkeypatch):
+def test_recomputed_activations_are_packed_and_not_recorded(families, splits, monkeypatch):
     monkeypatch.setattr(trainer, "can_record", lambda _model: True)
-    monkeypatch.setattr(trainer, "GraphedPasses", lambda *_, **__: pytest.fail("recorded"))
-    monkeypatch.setattr(trainer, "PackingCollator", lambda *_: pytest.fail("packed"))
-    model = build_trainee(families["bert"], INTENTS, model_settings("full")).model
-    settings = training_settings(num_epochs=1, gradient_checkpointing=True)
-    assert len(fine_tune(model, *splits, PAD, settings, lambda *_: None).curves) == 1
+    curves = []
+    for again in (False, True):
+        monkeypatch.setattr(trainer, "GraphedPasses", lambda _m, passes, narrow, again=again: _not_again(passes, again))
+        torch.manual_seed(0)
+        model = build_trainee(families["bert"], INTENTS, model_settings("full")).model
+        settings = training_settings(num_epochs=2, gradient_checkpointing=again)
+        result = fine_tune(model, *splits, PAD, settings, lambda *_: None)
+        curves.append(([list(point.values()) for point in result.curves], result.padding_share))
+    torch.testing.assert_close(*map(torch.tensor, (points for points, _ in curves)), rtol=1e-4, atol=1e-4)
+    assert curves[0][1] == curves[1][1]
+
+
+def _not_again(passes, again):
+    assert not again, "recorded"
+    return passes

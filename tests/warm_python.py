@@ -67,7 +67,7 @@ _NUM_STREAMS = 3
 _REFUSED = 0
 
 
-def install(folder: Path) -> None:
+def install(folder: Path) -> subprocess.Popen[bytes]:
     """Start to serve until this process ends, and put `folder`, with a `python` in it, in front of PATH."""
     place, real = folder / "socket", sys.executable
     python = folder / "python"
@@ -76,8 +76,9 @@ def install(folder: Path) -> None:
     with (folder / "log").open("w") as log:
         command = [real, __file__, "serve", str(place), str(os.getpid())]
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return server
 
 
 def ask(place: str, real: str, arguments: list[str]) -> None:
