@@ -5,6 +5,7 @@ them that are chosen, c intents.
 """
 
 import gc
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class PseudoLabels:
     texts_m: NDArray[np.int64]
     labels_m: NDArray[np.int64]
     scores: dict[str, float]  # on validation
+
+    @property
+    def sha256(self) -> str:
+        """What tells them from others."""
+        return hashlib.sha256(self.texts_m.tobytes() + self.labels_m.tobytes()).hexdigest()
 
 
 def find_pseudo_labels(

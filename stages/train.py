@@ -8,7 +8,6 @@ metrics/train.json and metrics/plots/training.csv.
     python -m stages.train
 """
 
-import hashlib
 import importlib
 import logging
 import os
@@ -183,18 +182,16 @@ def _train(
     import transformers
 
     from intents.batching import TokenizedTexts
-    from intents.methods import ModelSettings, build_trainee, finish
+    from intents.methods import ModelSettings, build_trainee
     from intents.parallel import part_company
-    from intents.precision import resolve_precision
     from intents.self_training import find_pseudo_labels, with_pseudo_labels
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.trainer import TrainingSettings, passes_per_epoch, score
+    from intents.trainer import TrainingSettings, passes_per_epoch
     from intents.training import fine_tune
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    train, validation = TokenizedTexts(TRAIN_PATH), TokenizedTexts(VALIDATION_PATH)
-    unlabelled = TokenizedTexts(UNLABELLED_PATH)
+    train, validation, unlabelled = map(TokenizedTexts, (TRAIN_PATH, VALIDATION_PATH, UNLABELLED_PATH))
     tokenizer = load_tokenizer(ENCODER_DIR, max_length_of(TRAIN_PATH))
 
     def build() -> "Trainee":
@@ -212,38 +209,50 @@ def _train(
     tracker = start_tracker(tracking.report_to if first else "none", tracking.project, name, read_params(), durable_dir)
     settings = _chosen(TrainingSettings, params)
     open_checkpoints = partial(_checkpoints, params, runtime.checkpoint_every, durable_dir / "checkpoints")
-    earlier, learnt, training = None, dict[str, Any](), ""
+    written, learnt, training = list["Checkpoints | None"](), dict[str, Any](), ""
     _announce(passes_per_epoch(len(train), settings), params.min_steps)
     if len(unlabelled):
-        earlier = open_checkpoints("labelled rows alone") if first else None
-        found = find_pseudo_labels(
-            trainee.model,
-            train,
-            validation,
-            unlabelled,
-            tokenizer.pad_token_id,
-            settings,
-            params.pseudo_label_share,
-            earlier,
-        )
+        written.append(open_checkpoints("labelled rows alone") if first else None)
+        texts = train, validation, unlabelled, tokenizer.pad_token_id
+        found = find_pseudo_labels(trainee.model, *texts, settings, params.pseudo_label_share, written[-1])
         learnt = {"self_training": {"texts": len(found.texts_m), "validation_before": _headline(found.scores)}}
         if first:
             print(f"now with {len(found.texts_m):,} of {len(unlabelled):,} unlabelled texts, under the intents found")
-        training = hashlib.sha256(found.texts_m.tobytes() + found.labels_m.tobytes()).hexdigest()
+        training = found.sha256
         train, trainee = with_pseudo_labels(train, unlabelled, found), build()
         settings = replace(settings, num_epochs=params.pseudo_label_epochs)
         _announce(passes_per_epoch(len(train), settings), params.min_steps)
-    passes = passes_per_epoch(len(train), settings)
-    checkpoints = open_checkpoints(training) if first else None
-    result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, checkpoints)
+    written.append(open_checkpoints(training) if first else None)
+    result = fine_tune(trainee.model, train, validation, tokenizer.pad_token_id, settings, tracker.log, written[-1])
     part_company()
     if not first:
         return
+    about = {"passes_per_epoch": passes_per_epoch(len(train), settings), **_metrics(result), **learnt}
+    metrics = _write_results(trainee, tokenizer, (train, validation), result, params.precision, about)
+    tracker.finish(metrics)
+    for checkpoints in written:  # the last thing that could be lost: DVC deletes what a failed stage wrote
+        if checkpoints is not None:
+            checkpoints.remove()
+    if learnt:
+        print(f"the labelled rows alone: validation {_line(learnt['self_training']['validation_before'])}")
+    print(
+        f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
+    )
+
+
+def _write_results(
+    trainee: "Trainee", tokenizer: Any, splits: tuple[Any, Any], result: "TrainingResult", precision: str, about: Any
+) -> dict[str, Any]:
+    """Write the classifier, its adapter if it has one, the curves and the metrics, which start with `about`."""
+    from intents.methods import finish
+    from intents.precision import resolve_precision
+    from intents.trainer import score
+
     model = finish(trainee, ENCODER_DIR, ADAPTER_DIR)
-    precision = resolve_precision(params.precision, trainee.model)
-    metrics = {"passes_per_epoch": passes, **_metrics(result), **learnt, "parameters": counts, "precision": precision}
+    precision = resolve_precision(precision, trainee.model)
+    metrics = {**about, "parameters": trainee.num_parameters, "precision": precision}
     if trainee.adapter is not None:  # what ships is the merged classifier
-        scores = score(model, train, validation, tokenizer.pad_token_id, precision)
+        scores = score(model, *splits, tokenizer.pad_token_id, precision)
         metrics["validation"] = _headline(scores)
         metrics["merging"] = {"log_loss_change": round(scores["log_loss"] - result.best["log_loss"], 4)}
     with atomic_path(TRAINED_DIR, folder=True) as folder:
@@ -251,15 +260,7 @@ def _train(
         tokenizer.save_pretrained(folder)
     write_csv(CURVES_PATH, [{name: _shown(value) for name, value in point.items()} for point in result.curves])
     write_json(METRICS_PATH, metrics)
-    tracker.finish(metrics)
-    for written in (earlier, checkpoints):  # the last thing that could be lost: DVC deletes what a failed stage wrote
-        if written is not None:
-            written.remove()
-    if learnt:
-        print(f"the labelled rows alone: validation {_line(learnt['self_training']['validation_before'])}")
-    print(
-        f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
-    )
+    return metrics
 
 
 def _shown(value: float) -> str:

@@ -67,6 +67,37 @@ def test_declared_params_are_the_keys_read(stage):
         assert set(model.model_fields) == set(params[section]), section
 
 
+def keys_taken(tree):
+    """Return the dotted names that a module takes out of what `read_params` returned."""
+    sources = {"read_params()"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            targets, values = [node.targets[0]], [node.value]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                targets, values = node.targets[0].elts, node.value.elts
+            pairs = zip(targets, values, strict=True)
+            sources |= {ast.unparse(target) for target, value in pairs if ast.unparse(value) == "read_params()"}
+    taken = set()
+    for node in ast.walk(tree):
+        keys = []
+        while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            keys.insert(0, node.slice.value)
+            node = node.value
+        if keys and ast.unparse(node) in sources:
+            taken.add(".".join(keys))
+    return taken
+
+
+@pytest.mark.parametrize("stage", DVC_YAML["stages"])
+def test_what_a_stage_takes_from_other_sections_is_declared(stage):
+    declared = set(DVC_YAML["stages"][stage]["params"])
+    taken = keys_taken(ast.parse((REPOSITORY / f"stages/{stage}.py").read_text(encoding="utf-8")))
+    for name in taken:
+        section, _, key = name.partition(".")
+        assert {name, section} & declared or (not key and any(each.startswith(f"{name}.") for each in declared)), name
+    assert taken or stage not in ("evaluate", "card")
+
+
 @pytest.mark.parametrize("stage", DVC_YAML["stages"])
 def test_the_data_that_a_stage_names_is_declared(stage):
     kinds = [DVC_YAML["stages"][stage].get(kind, []) for kind in ("deps", "outs", "metrics", "plots")]
