@@ -10,15 +10,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from intents.batching import TokenizedTexts
-from intents.checkpoints import Checkpoints
-from intents.parallel import from_first
+from intents.checkpoints import Checkpoints, Snapshot
+from intents.parallel import from_first, meet
 from intents.trainer import TrainingSettings, answer
 from intents.training import fine_tune
 
+_LAST = 999_999_999  # the step of the checkpoint that holds the answers: behind those of the training
 _ROUNDING = 1e-9  # 0.55 * 100 is a little more than 55
 
 
@@ -50,10 +52,27 @@ def find_pseudo_labels(
 
     Of several processes each calls this; `checkpoints` are those of the first.
     """
-    result = fine_tune(model, train, validation, pad_token_id, settings, lambda values, step: None, checkpoints)
-    gc.collect()  # the Trainer, its optimizer and its averages refer to each other, and would stay beside the next ones
-    chosen = from_first(lambda: surest(answer(model, unlabelled, pad_token_id, settings.precision), share))
-    return PseudoLabels(*chosen, result.best)
+    meet()
+    found = from_first(lambda: _read(checkpoints))
+    if found is None:
+        result = fine_tune(model, train, validation, pad_token_id, settings, lambda values, step: None, checkpoints)
+        gc.collect()  # the Trainer, its optimizer and its averages refer to each other, and would stay
+        chosen = from_first(lambda: surest(answer(model, unlabelled, pad_token_id, settings.precision), share))
+        found = PseudoLabels(*chosen, result.best)
+        if checkpoints is not None and checkpoints.active:
+            tensors = {"texts": torch.from_numpy(found.texts_m), "labels": torch.from_numpy(found.labels_m)}
+            checkpoints.write(Snapshot(_LAST, tensors, {"scores": found.scores}))
+    return found
+
+
+def _read(checkpoints: Checkpoints | None) -> PseudoLabels | None:
+    """Return what an earlier run of this training found before it was killed in the second one, if it did."""
+    snapshot = None if checkpoints is None else checkpoints.latest()
+    if snapshot is None or snapshot.step != _LAST:
+        return None
+    return PseudoLabels(
+        snapshot.tensors["texts"].numpy(), snapshot.tensors["labels"].numpy(), snapshot.values["scores"]
+    )
 
 
 def with_pseudo_labels(train: TokenizedTexts, unlabelled: TokenizedTexts, found: PseudoLabels) -> TokenizedTexts:

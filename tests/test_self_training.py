@@ -86,5 +86,6 @@ def test_killed_in_the_second_training_it_goes_on_there_and_ends_in_the_same_cla
 
     printed = start_stage().communicate()[0]
     assert "resuming at step" in printed.partition("unlabelled texts")[2]
+    assert printed.count("resuming at step") == 1  # the first training is not begun, and what it answered is kept
     assert path.read_bytes() == expected
     assert list(Path(".cache/checkpoints").iterdir()) == []
