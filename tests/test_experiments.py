@@ -129,7 +129,7 @@ def test_a_failed_experiment_takes_no_part_and_its_log_is_named(repository):
     run(repository, "dvc", "exp", "run", "--queue", "-n", "fails", "-S", "train.quality=2")
     run(repository, "dvc", "exp", "run", "--queue", "-n", "works", "-S", "train.quality=0.9")
     run(repository, "dvc", "exp", "run", "--run-all")
-    names, (note,) = names_compared(repository)
+    names, (note, *_) = names_compared(repository)
     assert names == ["HEAD", "works"]
     assert note.startswith("experiment fails failed: `dvc queue logs fails`, or .dvc/tmp/exps/run/")
     log = repository / note.split(", or ")[1]
