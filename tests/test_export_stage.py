@@ -91,6 +91,7 @@ def test_metrics_name_sizes_agreement_and_accuracy_of_each_variant(exported):
     assert metrics["agreement"]["fp32"] == 1.0
     assert metrics["agreement"]["int8"] >= PARAMS["min_agreement"]
     assert metrics["answer_agreement"]["fp32"] == 1.0
+    assert set(metrics["false_actions"]) == {"pytorch", "fp32", "int8"}
     assert set(metrics["size_mb"]) == {"fp32", "int8"}
     assert metrics["tried"][-1]["quantisation"] == metrics["quantisation"]
 

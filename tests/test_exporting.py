@@ -128,7 +128,13 @@ def test_a_logit_that_is_not_a_number_fails_the_gate():
 def test_the_worst_of_several_ways_to_answer_counts():
     want = np.eye(2, dtype=np.float32)
     found = compare_plainly(np.array([0, 1]), want, [want, want[::-1]])
-    assert found == {"accuracy": 0.0, "agreement": 0.0, "answer_agreement": 0.0, "logit_difference": 1.0}
+    assert found == {
+        "accuracy": 0.0,
+        "agreement": 0.0,
+        "answer_agreement": 0.0,
+        "logit_difference": 1.0,
+        "false_actions": 0,
+    }
 
 
 def test_an_answer_that_crosses_its_threshold_fails_the_gate_though_the_likeliest_intent_stays():
@@ -140,6 +146,14 @@ def test_an_answer_that_crosses_its_threshold_fails_the_gate_though_the_likelies
     [problem] = failures(compared, 1.0, min_agreement=0.995, max_accuracy_drop=0.5)
     assert "its answer, thresholds applied, is PyTorch's on 50.000% of the validation texts" in problem
     assert "export.min_agreement is 99.500%" in problem
+
+
+def test_texts_that_ask_for_nothing_and_would_be_acted_on_are_counted():
+    calibration = Calibration(1.0, {"act": 0.6}, "rest", ("rest",))
+    unsure, sure = (np.log([[share, 1 - share]] * 2).astype(np.float32) for share in (0.55, 0.7))
+    count = partial(compare, np.array([0, 1]), unsure, intents=["act", "rest"], calibration=calibration)
+    assert count([unsure])["false_actions"] == 0
+    assert count([unsure, sure])["false_actions"] == 1  # by the worst way; the other text does ask for it
 
 
 def test_the_gate_rounds_nothing_up():
