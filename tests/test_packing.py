@@ -111,14 +111,17 @@ def test_training_on_packed_texts_is_training_on_padded_ones(families, splits, m
     torch.testing.assert_close(*map(torch.tensor, trained), rtol=1e-3, atol=1e-3)
 
 
-def test_recomputed_activations_are_packed_and_not_recorded(families, splits, monkeypatch):
+@pytest.mark.parametrize("method", ["full", "qlora"])
+def test_recomputed_activations_are_packed_and_not_recorded(families, splits, monkeypatch, method):
     monkeypatch.setattr(trainer, "can_record", lambda _model: True)
     curves = []
     for again in (False, True):
         monkeypatch.setattr(trainer, "GraphedPasses", lambda _m, passes, narrow, again=again: _not_again(passes, again))
         torch.manual_seed(0)
-        model = build_trainee(families["bert"], INTENTS, model_settings("full")).model
-        settings = training_settings(num_epochs=2, gradient_checkpointing=again)
+        model = build_trainee(families["bert"], INTENTS, model_settings(method)).model
+        settings = training_settings(
+            method=method, num_epochs=2, gradient_checkpointing=again, gradient_accumulation=2, adversarial_norm=0.4
+        )
         result = fine_tune(model, *splits, PAD, settings, lambda *_: None)
         curves.append(([list(point.values()) for point in result.curves], result.padding_share))
     torch.testing.assert_close(*map(torch.tensor, (points for points, _ in curves)), rtol=1e-4, atol=1e-4)
