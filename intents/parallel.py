@@ -5,7 +5,6 @@ Without a process group all of this does nothing, at no cost.
 Shapes: b texts of this process, n texts of all processes, d feature size.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -13,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import distributed
 from torch.utils.data import Sampler
+
+from intents.launching import num_launched
 
 IGNORED = -100  # the label of a text that counts for nothing; torch and transformers know it
 # Others wait while the first process evaluates, or answers a large log alone. Who started them notices one that dies.
@@ -33,7 +34,7 @@ class BatchSampler(Protocol):
 
 def meet() -> None:
     """Form the group of the processes that torchrun started; accelerate's would wait half an hour and then give up."""
-    if "LOCAL_RANK" in os.environ and not distributed.is_initialized():
+    if num_launched() is not None and not distributed.is_initialized():
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
 
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # Never a module of this repository, nor one that starts a thread as it is imported: no fork would have it.
@@ -49,8 +50,8 @@ PACKAGES = (
     "ruamel.yaml",
     "s3fs",
     "scipy.optimize",
-    "scmrepo.git",
     "scipy.stats",
+    "scmrepo.git",
     "sklearn.feature_extraction.text",
     "sklearn.linear_model",
     "torch",
@@ -65,6 +66,7 @@ READ_EARLY = ("CUDA", "HF_", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH", "TRANSFOR
 READ_LATE = ("PYTHONPATH",)
 _NUM_STREAMS = 3
 _REFUSED = 0
+_CLOSED = -1
 
 
 def install(folder: Path) -> subprocess.Popen[bytes]:
@@ -117,13 +119,8 @@ def _receive(server: socket.socket) -> int:
 def serve(place: str, owner: int) -> list[str]:
     """Fork for who asks until the process `owner` ends; return, in a fork, what is to be run."""
     before = dict(os.environ)
-    for package in PACKAGES:
-        importlib.import_module(package)
-    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    if len(threads) - threads.count("jemalloc_bg_thd") > 1:  # jemalloc starts its own anew in a fork
-        raise RuntimeError(f"one of the packages has started a thread, which no fork has: {threads}")
+    _import_packages()
     added = {name: value for name, value in os.environ.items() if name not in before}
-    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen()
@@ -139,19 +136,32 @@ def serve(place: str, owner: int) -> list[str]:
                     return arguments
             elif key.data == "owner":
                 sys.exit()
-            elif isinstance(key.fileobj, socket.socket):  # who asked has been killed
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-                os.killpg(key.data, signal.SIGKILL)
-            else:
+            elif not isinstance(key.fileobj, socket.socket):  # a child has ended
                 child, asking = key.data
                 selector.unregister(key.fd)
                 os.close(key.fd)
                 status = os.waitpid(child, 0)[1]
-                if asking in (one.fileobj for one in selector.get_map().values()):
-                    selector.unregister(asking)
-                    asking.sendall(struct.pack("I", status))
-                    asking.close()
+                if asking.fileno() != _CLOSED:
+                    with suppress(BrokenPipeError):  # killed meanwhile
+                        asking.sendall(struct.pack("I", status))
+                    _close(asking, selector)
+            elif key.fileobj.fileno() != _CLOSED:  # who asked has been killed
+                _close(key.fileobj, selector)
+                os.killpg(key.data, signal.SIGKILL)
+
+
+def _import_packages() -> None:
+    for package in PACKAGES:
+        importlib.import_module(package)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if len(threads) - threads.count("jemalloc_bg_thd") > 1:  # jemalloc starts its own anew in a fork
+        raise RuntimeError(f"one of the packages has started a thread, which no fork has: {threads}")
+    gc.freeze()  # no fork is to copy all of it
+
+
+def _close(asking: socket.socket, selector: selectors.BaseSelector) -> None:
+    selector.unregister(asking)
+    asking.close()
 
 
 def _fork(
@@ -168,33 +178,41 @@ def _fork(
         for name in {**environment, **before}
         if name.startswith(READ_EARLY) and name not in READ_LATE and environment.get(name) != added.get(name)
     )
-    child = os.fork() if fits else _REFUSED
-    if fits and child == 0:
-        os.setpgid(0, 0)
+    child = os.fork() if fits else None
+    if child == 0:
         selector.close()
         asking.close()
-        for target, stream in enumerate(streams):
-            os.dup2(stream, target)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(added | environment)
-        time.tzset()
-        tempfile.tempdir = None  # TMPDIR may be another
-        sys.stdin = open(0, closefd=False)
-        sys.stdout = open(1, "w", closefd=False)
-        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-        sys.path[0:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+        _take_over(folder, added | environment, streams)
+        return arguments
     for stream in streams:
         os.close(stream)
-    if fits and child == 0:
-        return arguments
-    asking.sendall(struct.pack("I", child))
-    if child == _REFUSED:
+    if child is not None:
+        os.setpgid(child, child)  # the child does so, too: whoever is first
+    with suppress(BrokenPipeError):  # killed meanwhile
+        asking.sendall(struct.pack("I", child or _REFUSED))
+    if child is None:
         asking.close()
     else:
         selector.register(asking, selectors.EVENT_READ, child)
         selector.register(os.pidfd_open(child), selectors.EVENT_READ, (child, asking))
     return None
+
+
+def _take_over(folder: str, environment: dict[str, str], streams: list[int]) -> None:
+    """Be, from now on, in the folder, the environment and the streams of who asked."""
+    os.setpgid(0, 0)
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    tempfile.tempdir = None  # TMPDIR may be another
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.path[0:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 def run_module(module: str, arguments: list[str]) -> int:
