@@ -1,4 +1,4 @@
-"""What README says of the files, the commands, the settings and the results is so."""
+"""What README and the pages in docs say of the files, the commands, the settings and the results is so."""
 
 import csv
 import importlib.util
@@ -13,6 +13,8 @@ from stages.evaluate import summary
 from tests.project_fixtures import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 TREE = README.partition("## What is where")[2].partition("## What reruns")[0]
 
 
@@ -37,15 +39,15 @@ def test_what_the_tree_names_exists():
 
 
 def test_commands_and_settings_that_it_names_exist():
-    modules = set(re.findall(r"-m ((?:apps|stages|benchmarks)[\w.]*)", README))
+    modules = set(re.findall(r"-m ((?:apps|stages|benchmarks)[\w.]*)", TEXT))
     assert len(modules) > 5
     assert [name for name in modules if not importlib.util.find_spec(name)] == []
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"(?:^|`)make ([a-z-]+)\b", README, re.MULTILINE)
+    targets = re.findall(r"(?:^|`)make ([a-z-]+)\b", TEXT, re.MULTILINE)
     assert len(targets) > 5
     assert [name for name in targets if f"\n{name}:" not in makefile] == []
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    settings = re.findall(rf"\b({'|'.join(params)})\.([a-z_]+)\b(?!\()", README)
+    settings = re.findall(rf"\b({'|'.join(params)})\.([a-z_]+)\b(?!\()", TEXT)
     files = {"py", "md", "json", "html", "csv", "yaml", "parquet"}
     unknown = {".".join(pair) for pair in settings if pair[1] not in params[pair[0]] and pair[1] not in files}
     assert unknown == set()
@@ -55,8 +57,21 @@ def test_the_output_that_it_shows_is_that_of_the_committed_metrics():
     for line in summary(metrics_of("evaluate")["test"]).splitlines():
         assert line in README
     validation = metrics_of("train")["validation"]
-    (shown,) = re.findall(r"^  main .*$", README, re.MULTILINE)
-    assert [str(validation[name]) for name in ("accuracy", "log_loss")] == shown.split()[1:3]
+    rows = re.findall(r"^  main .*$", TEXT, re.MULTILINE)
+    assert rows
+    for shown in rows:
+        assert [str(validation[name]) for name in ("accuracy", "log_loss")] == shown.split()[1:3]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_its_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_readme_names_every_page():
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in README
 
 
 @pytest.mark.parametrize(
