@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> list[Pair]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise ValueError(f"evaluate.behaviour_pairs: {path} is not UTF-8 ({error}); save it as UTF-8") from None
     except csv.Error as error:
@@ -57,20 +57,18 @@ def read_pairs(path: Path) -> list[Pair]:
         raise ValueError(
             f"evaluate.behaviour_pairs: {path} must have the columns {', '.join(COLUMNS)}; it has: {found}"
         )
-    too_long = [str(number) for number, row in enumerate(rows, 2) if None in row]
+    too_long = [str(line) for line, row in rows if None in row]
     if too_long:
         raise ValueError(
-            f"evaluate.behaviour_pairs: {path} has more fields than its header in row(s) {', '.join(too_long)}; quote"
+            f"evaluate.behaviour_pairs: {path} has more fields than its header in line(s) {', '.join(too_long)}; quote"
             " texts that contain ','"
         )
-    incomplete = [
-        str(number) for number, row in enumerate(rows, 2) if not all((row.get(name) or "").strip() for name in COLUMNS)
-    ]
+    incomplete = [str(line) for line, row in rows if not all((row.get(name) or "").strip() for name in COLUMNS)]
     if incomplete:
-        raise ValueError(f"evaluate.behaviour_pairs: {path} lacks values in row(s) {', '.join(incomplete)}")
+        raise ValueError(f"evaluate.behaviour_pairs: {path} lacks values in line(s) {', '.join(incomplete)}")
     pairs = [
         Pair(row["pair"], row["aspect"], (row["text_a"], row["text_b"]), (row["intent_a"], row["intent_b"]))
-        for row in ({name: cell.strip() for name, cell in row.items()} for row in rows)
+        for row in ({name: cell.strip() for name, cell in row.items()} for _, row in rows)
     ]
     musts = {(pair.aspect, pair.must) for pair in pairs}
     mixed = sorted(aspect for aspect, must in musts if must == "agree" and (aspect, "differ") in musts)

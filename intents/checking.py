@@ -96,6 +96,19 @@ def check_official_intents(examples: Sequence[Example], untrained: str | None) -
     ]
 
 
+def check_official_trained(examples: Sequence[Example], untrained: str | None) -> list[Problem]:
+    """Return a problem for each official split that has rows of the intent that is not trained on alone."""
+    intents_of = {split: {e.intent for e in examples if e.split == split} for split in ("validation", "test")}
+    return [
+        Problem(
+            f"all official {split} rows are {untrained!r}, which prepare.out_of_scope_use=threshold keeps from"
+            " training: nothing can be judged by them; add rows of other intents, or set it to both"
+        )
+        for split, intents in intents_of.items()
+        if untrained and intents == {untrained}
+    ]
+
+
 def carved_splits(examples: Sequence[Example], shares: dict[str, float]) -> list[str]:
     """Return the splits that the data does not name itself, in the order in which they are filled."""
     official = {example.split for example in examples}

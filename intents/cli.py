@@ -16,7 +16,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         if sys.stdout is not None:  # it was closed before this started
             sys.stdout.flush()
-    except (ValueError, OSError) as error:
+    except _expected() as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
             raise SystemExit(141) from None  # what a shell reports of a command that SIGPIPE ended
@@ -25,6 +25,12 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Return the exceptions that stand for a mistake or a full disk, of which safetensors tells in one of its own."""
+    safetensors = sys.modules.get("safetensors")
+    return (ValueError, OSError) if safetensors is None else (ValueError, OSError, safetensors.SafetensorError)
 
 
 def _reader_is_gone() -> bool:

@@ -125,7 +125,10 @@ def compare(
         groups=groups,
         pairs=pairs,
         intents=_score_intents(groups),
-        flips=[flip for group in groups[1:] for flip in _find_flips(groups[0], group)],
+        flips=sorted(
+            (flip for group in groups[1:] for flip in _find_flips(groups[0], group)),
+            key=lambda flip: (not flip.broken, -flip.confidence, flip.text),
+        ),
         notes=[
             *notes,
             *repeated,
@@ -247,7 +250,7 @@ def _per_intent(result: Result) -> list[dict[str, float]]:
 
 
 def _find_flips(reference: Group, group: Group) -> list[Flip]:
-    """Return the flipped rows, right to wrong first, then the surest wrong answers first."""
+    """Return the rows that most seeds of one answer rightly and most seeds of the other wrongly."""
     before, after = (np.mean([result.right_n for result in g.results], axis=0) for g in (reference, group))
     flips = []
     for i in np.flatnonzero((before - 0.5) * (after - 0.5) < 0).tolist():  # of a tie no one knows
@@ -267,7 +270,7 @@ def _find_flips(reference: Group, group: Group) -> list[Flip]:
                 confidence=float(np.mean(confidences)),
             )
         )
-    return sorted(flips, key=lambda flip: (not flip.broken, -flip.confidence, flip.text))
+    return flips
 
 
 def _answer(group: Group, row: int, right: bool) -> str:

@@ -205,7 +205,7 @@ def flip_table(comparison: Comparison) -> Table:
     """Return the rows whose answer went from right to wrong, then those from wrong to right."""
     seeds = any(group.deviation for group in comparison.groups)
     rows = []
-    for flip in sorted(comparison.flips, key=lambda flip: not flip.broken):
+    for flip in comparison.flips:
         share = f" ({flip.before_share:.0%} → {flip.after_share:.0%} of the seeds right)" if seeds else ""
         rows.append(
             [

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from intents.files import atomic_path, sha256_of, write_json
 
@@ -93,7 +93,7 @@ def _find(name: str, revision: str | None) -> Path:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ValueError(f"encoder.name {name!r} is neither a folder nor a Hub id, nor one of {', '.join(_BUNDLED)}")
@@ -102,10 +102,12 @@ def _download(name: str, revision: str | None) -> Path:
             f"encoder.revision: {name!r} is no folder here; as a Hub id it needs the commit to take, 40 hexadecimal"
             f" digits (see 'Files and versions' on its Hub page), got {revision!r}"
         )
+    # The bases: OSError, and what the HTTP client raises by itself, where a proxy refuses for instance.
+    expected = cast(tuple[type[Exception], ...], (*HfHubHTTPError.__bases__, HFValidationError))
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except expected as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"encoder.name {name!r} (revision {revision}) is not in the local cache and could not be downloaded"
             f" ({reason}). Connect to the network once, fetch models/encoder from a colleague with `dvc pull"
@@ -122,6 +124,7 @@ def _check_parts(name: str, folder: Path) -> str:
             f"encoder.name {name!r}: has no model.safetensors; pickled weights are never read, convert them with"
             " transformers' save_pretrained or choose a revision that has safetensors"
         )
+    _check_weights(name, folder)
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -152,3 +155,17 @@ def _check_parts(name: str, folder: Path) -> str:
             )
         tokenizer.save_pretrained(folder)
     return architecture
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("model*.safetensors")):
+        try:
+            with safe_open(path, "np"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(
+                f"encoder.name {name!r}: {path.name} is damaged, or a pointer of Git LFS ({error}); fetch it whole"
+                " (git lfs pull)"
+            ) from None

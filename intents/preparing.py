@@ -14,6 +14,7 @@ from intents.checking import (
     check_enough,
     check_excluded,
     check_official_intents,
+    check_official_trained,
     check_out_of_scope,
     check_spellings,
     check_splits,
@@ -88,6 +89,7 @@ def prepare(
     selection, problems = _select(tables, exclude_intents, conflicts)
     problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     problems += check_official_intents(selection.kept, untrained)
+    problems += check_official_trained(selection.kept, untrained)
     problems += check_unlabelled(unlabelled, untrained)
     raise_problems(problems)
     if not selection.kept:

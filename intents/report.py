@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 300, 100  # of a curve of the training, in SVG units
 _SIDE = 200  # of a square figure
 _MOST_IN_MATRIX = 40  # intents; a larger confusion matrix cannot be read, and makes the page megabytes long
 _HARDLY_CHANCE = 0.025
-_NUM_CONFUSIONS = 50  # listed in its place
+_NUM_CONFUSIONS = 50  # pairs of intents in the list of what is taken for what
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def _curve_lines(curves: Table) -> dict[str, str]:
     lines = {}
     for name in ("train_loss", "log_loss", "accuracy", "macro_f1"):
         values = np.array([float(point[name]) for point in curves])
-        top = 1.0 if name in ("accuracy", "macro_f1") else float(values.max()) or 1.0
+        finite_n = np.isfinite(values)  # training may diverge after the state that was kept
+        top = 1.0 if name in ("accuracy", "macro_f1") else float(values[finite_n].max(initial=0)) or 1.0
+        values = np.where(finite_n, values, top)
         values = np.repeat(values, 2) if len(values) == 1 else values  # a line of one point shows nothing
         x = np.linspace(0, 1, len(values))
         lines[name] = _points(x, values / top, _WIDTH, _HEIGHT)

@@ -115,6 +115,8 @@ def _as_meant(cell: str) -> str:
 def read_review(path: Path) -> list[ReviewRow]:
     """Read a CSV file that `write_review` wrote and a person or spreadsheet changed; what was suggested is left out.
 
+    Row n of the file is element n - 2, also where it is empty.
+
     Raises:
         ValueError: it is no such file.
 
@@ -126,24 +128,26 @@ def read_review(path: Path) -> list[ReviewRow]:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8; save it as 'CSV UTF-8'") from None
     header = content.partition("\n")[0]
+    csv.field_size_limit(1 << 30)
     delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    names = next(reader, [])
     needed = ("file", "row", "text", "intent", "corrected_intent", "reason")
-    lacking = [name for name in needed if name not in (reader.fieldnames or ())]
+    lacking = [name for name in needed if name not in names]
     if lacking:
         raise ValueError(f"{path} was not written by apps.review: it has no column {', '.join(lacking)}")
-    csv.field_size_limit(1 << 30)
     rows = []
     for number, cells in enumerate(reader, start=2):
-        found = {name: _as_meant((cells[name] or "").strip()) for name in needed}
-        if not any(found.values()):
-            continue  # spreadsheets write empty rows below the last one
-        if not found["row"].isdecimal():
+        found = dict.fromkeys(needed, "") | {
+            name: _as_meant(cell.strip()) for name, cell in zip(names, cells, strict=False)
+        }
+        # Spreadsheets leave emptied rows; they are kept, without a correction, so that those below keep their numbers.
+        if any(found[name] for name in needed) and not found["row"].isdecimal():
             raise ValueError(f"{path}, row {number}: row must be a number, found {found['row']!r}")
         rows.append(
             ReviewRow(
                 file=found["file"],
-                row=int(found["row"]),
+                row=int(found["row"] or 0),
                 text=found["text"],
                 intent=found["intent"],
                 corrected_intent=found["corrected_intent"],

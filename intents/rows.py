@@ -136,7 +136,7 @@ def _find_columns(path: Path, columns: Columns, header: list[str], labelled: boo
 
 
 def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labelled: bool) -> None:
-    if not labelled and (cells[0] is None or not str(cells[0]).strip()):
+    if not labelled and (cells[0] is None or is_empty(str(cells[0]))):
         return None
     cells[2:] = ["" if cell is None else cell for cell in cells[2:]]
     cells[1:] = [str(cell) if type(cell) is int else cell for cell in cells[1:]]  # intents may be numbers
@@ -203,8 +203,10 @@ def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
                 )
             yield None
     except csv.Error as error:
-        rows.complain(number + 1, f"not valid CSV ({error}); is a quote left open? Rows below it were not checked")
+        row = number if header is None else number + 1
+        rows.complain(row, f"not valid CSV ({error}); is a quote left open? Rows below it were not checked")
     if header is None:
+        raise_problems(rows.problems)
         raise ValueError(f"{rows.path} is empty: it needs a header and rows")
 
 
@@ -229,6 +231,7 @@ def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
     names = list(dict.fromkeys(name for value in parsed if value for name in value))
     if not names:
         raise_problems(rows.problems)
+        raise ValueError(f"{rows.path} is empty: it needs a JSON object on each line")
     yield names
     for value in parsed:
         yield None if value is None else [value.get(name) for name in names]

@@ -10,6 +10,7 @@ Shapes: n texts, b texts of one batch, t tokens, c intents.
 
 import hashlib
 import os
+import platform
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -236,7 +237,7 @@ def _cached_path(path: Path, sha256: str, optimisation: str, cache_dir: Path) ->
     status = path.stat()
     processor = Path("/proc/cpuinfo")
     # "all" picks layouts for this processor; the file's first lines name it, later ones change (MHz).
-    hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else os.uname().machine
+    hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else platform.machine()
     facts = (
         str(path.resolve()),
         sha256,  # a copy may keep the time of what it replaces, and the size of a model rarely changes

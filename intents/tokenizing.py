@@ -26,9 +26,9 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None) or 0  # -1, as XLNet has it: any number
     reserved = 2 if "roberta" in config.model_type or config.model_type in _ROBERTA_KIN else 0
-    if positions and max_length > positions - reserved:
+    if 0 < positions < max_length + reserved:
         raise ValueError(
             f"tokenize.max_length must be at most {positions - reserved} for this encoder, got {max_length}"
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedModel
 
 from intents.attention import trainable_attention
@@ -49,7 +50,7 @@ def fine_tune(
     Of several processes (see intents.parallel) each calls this; `log` and `checkpoints` are those of the first.
 
     Raises:
-        ValueError: training diverged before its first evaluation.
+        ValueError: training diverged before its first evaluation, or a step does not fit into the GPU's memory.
 
     """
     precision = resolve_precision(settings.precision, model)
@@ -66,6 +67,11 @@ def fine_tune(
         ):
             try:
                 _run(trainer, checkpoints, log, scratch)
+            except torch.OutOfMemoryError:
+                raise ValueError(
+                    f"the GPU's memory is too small for train.batch_size={settings.batch_size} at once; raise"
+                    " train.gradient_accumulation, or set train.gradient_checkpointing to true"
+                ) from None
             finally:
                 trainer.forget_passes()
     seconds, counted = trainer.training_seconds, trainer.collate

@@ -134,9 +134,9 @@ def trust_tables(answers: Answers, confidence_level: float) -> dict[str, Table]:
         "coverage_risk": coverage_table(answers),
         "actions": action_table(answers),
         "false_actions": false_action_table(answers, confidence_level),
-        "thresholds": threshold_table(answers),
     }
-    return {name: rounded(table) for name, table in tables.items()}
+    # Thresholds are rounded as they were made: rounded anew, one that can just be reached may look as if none could.
+    return {**{name: rounded(table) for name, table in tables.items()}, "thresholds": threshold_table(answers)}
 
 
 def coverage_table(answers: Answers) -> Table:

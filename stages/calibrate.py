@@ -80,7 +80,13 @@ def describe(answers: Answers, roles: Roles, limits: Limits) -> dict[str, Any]:
         "threshold": min(answers.calibration.thresholds.values(), default=0.0),
         "validation": rounded(validation),
         "false_action_interval": interval,
-        "budget": [{"texts_that_ask_for_nothing": num_harmless, "false_actions_allowed": allowed}],
+        "budget": [
+            {
+                "intents": list(roles.harmless),
+                "texts_that_ask_for_nothing": num_harmless,
+                "false_actions_allowed": allowed,
+            }
+        ],
         "before_after": rounded(before_after_table(answers, CONFIDENCE_LEVEL)),
         "thresholds": threshold_table(answers),
     }

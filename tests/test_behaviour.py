@@ -103,10 +103,10 @@ def test_pairs_are_read_as_written(tmp_path):
     ("header", "rows", "message"),
     [
         (["text", "intent"], [["a", "b"]], "must have the columns pair, aspect, .*; it has: text, intent"),
-        (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in row\(s\) 3"),
-        (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in row\(s\) 2; quote texts"),
-        (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in row\(s\) 2"),
-        (COLUMNS, [["1", "x", "a", " ", "b", "i"]], r"lacks values in row\(s\) 2"),
+        (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "", "i", "b", "i"]], r"lacks values in line\(s\) 3"),
+        (COLUMNS, [["1", "x", "a", " b", "i", "c", "i"]], r"more fields than its header in line\(s\) 2; quote texts"),
+        (COLUMNS, [["1", "x", "a", "i"]], r"lacks values in line\(s\) 2"),
+        (COLUMNS, [["1", "x", "a", " ", "b", "i"]], r"lacks values in line\(s\) 2"),
         ([*COLUMNS, "text_b"], [["1", "x", "a", "i", "b", "i", "c"]], "must have the columns pair, .*, text_b$"),
         ([], [], "must have the columns pair, aspect, .*; it has: none"),
         (COLUMNS, [["1", "x", "a", "i", "b", "i"], ["2", "x", "a", "i", "b", "j"]], "x changes the intent in some"),
@@ -115,6 +115,13 @@ def test_pairs_are_read_as_written(tmp_path):
 def test_a_wrong_file_is_one_clear_error(tmp_path, header, rows, message):
     with pytest.raises(ValueError, match=f"^evaluate.behaviour_pairs: .*{message}"):
         behaviour.read_pairs(write_pairs(tmp_path / "pairs.csv", rows, header))
+
+
+def test_an_empty_line_counts(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text(",".join(COLUMNS) + "\n1,x,a,i,b,i\n\n2,x,,i,b,i\n")
+    with pytest.raises(ValueError, match=r"lacks values in line\(s\) 4"):
+        behaviour.read_pairs(path)
 
 
 @pytest.mark.parametrize("rest", ["2,x,a,i,b,i\n", "long " * 40_000])

@@ -38,3 +38,11 @@ def test_a_command_whose_output_is_closed_ends_well():
 def test_a_reader_that_stops_early_ends_a_command_quietly():
     done = run_command("[print(i) for i in range(10**6)]", "| head -n 1")
     assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
+
+
+def test_a_disk_that_is_full_while_weights_are_saved_is_one_message(tmp_path):
+    save = f"save_file({{'x': numpy.zeros(10**6)}}, {str(tmp_path / 'model.safetensors')!r})"
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    done = run_command(f"import numpy, resource, signal; from safetensors.numpy import save_file; {limit}; {save}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -207,6 +207,13 @@ def test_flips_are_listed_right_to_wrong_first_and_surest_first():
     assert [flip.confidence for flip in flips[2:]] == sorted((f.confidence for f in flips[2:]), reverse=True)
 
 
+def test_flips_of_several_groups_are_listed_together_surest_first():
+    others = [make_result("one", wrong=[60, 70], rate=0.2), make_result("two", wrong=[60, 80, 90], rate=0.3)]
+    broken = [flip for flip in compare([BASE, *others], 0.95, 500).flips if flip.broken]
+    assert {flip.group for flip in broken} == {"one", "two"}
+    assert [flip.confidence for flip in broken] == sorted((flip.confidence for flip in broken), reverse=True)
+
+
 def test_a_flip_between_groups_of_seeds_is_what_most_seeds_say():
     seeds = [make_result(f"s{i}", wrong, rate=0.2, seed=i) for i, wrong in enumerate([[50], [50, 51], [51, 52]])]
     flips = compare([make_result("ref", []), *seeds], 0.95, 500).flips

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -32,7 +34,7 @@ def change_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def run_stage(workspace, tmp_path, name, revision):
+def run_stage(workspace, tmp_path, name, revision, **variables):
     """Run the stage as a user without network does.
 
     In a process of its own, since the Hub's client reads its settings once.
@@ -42,6 +44,7 @@ def run_stage(workspace, tmp_path, name, revision):
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / "hub_home"),
         "PYTHONPATH": str(REPOSITORY),
+        **variables,
     }
     environment.pop("HF_HUB_CACHE", None)
     command = [sys.executable, "-m", "stages.encoder"]
@@ -249,3 +252,33 @@ def test_a_hub_id_in_the_local_cache_works_offline(workspace, tmp_path, tiny_enc
     manifest = json.loads(Path("models/encoder", MANIFEST).read_text())
     assert (manifest["source"], manifest["revision"]) == ("org/bert", REVISION)
     assert manifest["files"]["model.safetensors"] == sha256_of(tiny_encoder / "model.safetensors")
+
+
+@pytest.mark.parametrize("weights", [b"version https://git-lfs.github.com/spec/v1\n", b""])
+def test_damaged_weights_are_refused(tmp_path, copied, weights):
+    (copied / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"copy': model.safetensors is damaged, or a pointer .*git lfs pull"):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A proxy that lets nothing through."""
+
+    def do_CONNECT(self):  # noqa: N802 - the name that http.server looks for
+        self.send_error(403)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_proxy_that_refuses_is_named_with_the_ways_out(workspace, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{proxy.server_port}"
+        online = {"HF_HUB_OFFLINE": "0", "HTTPS_PROXY": address, "NO_PROXY": ""}
+        done = run_stage(workspace, tmp_path, "org/bert", REVISION, **online)
+        proxy.shutdown()
+    assert done.returncode == 1
+    assert "is not in the local cache and could not be downloaded" in done.stderr
+    assert "Traceback" not in done.stderr

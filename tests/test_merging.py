@@ -165,6 +165,16 @@ def test_line_ends_and_empty_rows_of_a_spreadsheet_do_no_harm(tmp_path, write_cs
     assert plan.changed[table.path.as_posix()] == {2: ("open", "shut")}
 
 
+@pytest.mark.parametrize("emptied", [",,,,,,,,\n", "\n"])
+def test_below_an_emptied_row_the_rows_keep_their_numbers(tmp_path, tables, emptied):
+    path = tmp_path / "review.csv"
+    write_review(path, [review_row(tables[0], 2, "roll it down"), review_row(tables[0], corrected="nonsense")])
+    header, _, last = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    path.write_text(header + emptied + last, encoding="utf-8")
+    with pytest.raises(ValueError, match="review.csv, row 3: unknown corrected_intent 'nonsense'"):
+        plan_merge(path, read_review(path), tables)
+
+
 def test_a_file_that_is_no_review_is_refused(tables):
     with pytest.raises(
         ValueError, match="train.csv was not written by apps.review: it has no column file, row, corrected"

@@ -127,7 +127,7 @@ def test_thresholds_can_make_it_abstain_and_every_reader_follows(finished, tmp_p
     assert "abstain" in (folder / "out.csv").read_text()
 
 
-def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(tmp_path, tiny_encoder):
+def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(tmp_path, tiny_encoder, monkeypatch):
     scope = {"out_of_scope_intent": 0, "out_of_scope_use": "threshold"}  # some data numbers its intents
     limit = {"max_false_action_rate": 0.2}
     long = {"num_epochs": 12}
@@ -142,6 +142,16 @@ def test_out_of_scope_texts_set_the_threshold_without_being_trained_on(tmp_path,
     assert "0" in {row["predicted"] for row in predictions_of(folder)}
     validation = json.loads((folder / "metrics/train.json").read_text())["validation"]
     assert validation["accuracy"] > 0.4  # rows of an intent that train lacks would halve it
+    claim = "to let at most 20.0 % through"
+    assert claim in (folder / "metrics/report.html").read_text()
+    monkeypatch.chdir(folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["prepare"]["out_of_scope_use"] = "class"  # then they set no threshold, though another limit may
+    params["calibrate"]["max_error_rate"] = 0.9
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    calibrate.main()
+    evaluate.main()
+    assert claim not in (folder / "metrics/report.html").read_text()
 
 
 def test_too_few_texts_to_reject_with_say_what_they_can_show(finished, tmp_path, monkeypatch, capsys):

@@ -134,6 +134,15 @@ def test_an_intent_whose_rows_are_all_near_duplicates_of_official_ones_is_named(
             run(table([*PLAIN, *rare]), official, threshold=0.6, out_of_scope_intent="rare", train_on_out_of_scope=use)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_an_official_split_of_nothing_but_what_is_not_trained_is_refused(split):
+    rows = [*PLAIN, *OUT_OF_SCOPE[:4]]
+    official = table(OUT_OF_SCOPE[4:8], f"data/{split}.csv", split)
+    with pytest.raises(ValueError, match=f"all official {split} rows are 'oos', which prepare.out_of_scope_use=thresh"):
+        run(table(rows), official, out_of_scope_intent="oos", train_on_out_of_scope=False)
+    run(table(rows), official, out_of_scope_intent="oos")
+
+
 def test_official_out_of_scope_rows_need_none_in_train():
     names = ["train", "validation", "test"]
     rows = [(*row, names[i % 3]) for i, row in enumerate(PLAIN)]

@@ -11,8 +11,12 @@ from intents.ladder import ladder_table
 from intents.report import Subject, render_report
 from intents.trust import trust_tables
 
+POINT = {"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}
 
-def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.005, reject=0, budget=(500, 4)):
+
+def render(
+    labels, predicted, intents, thresholds=None, baseline=None, limit=0.005, reject=0, budget=(500, 4), curves=()
+):
     logits = np.eye(len(intents), dtype=np.float32)[predicted] * 4
     texts = [f"text {number}" for number in range(len(labels))]
     rejected = () if reject is None else (intents[reject],)
@@ -26,7 +30,7 @@ def render(labels, predicted, intents, thresholds=None, baseline=None, limit=0.0
         "behaviour": [],
         "behaviour_pairs": [],
     }
-    curves = [{"train_loss": 1.0, "log_loss": 0.5, "accuracy": 0.8, "macro_f1": 0.7}]
+    curves = curves or [POINT]
     metrics = evaluating.headline(answers, 0.95, 100, 0)
     lists = evaluating.wrong_texts(answers, 50)
     trust = trust_tables(answers, 0.95)
@@ -117,3 +121,21 @@ def test_where_no_intent_asks_for_nothing_the_page_says_that_the_limit_does_noth
     page = render([0, 1, 1], [0, 1, 0], ["other", "window"], reject=None)
     assert "calibrate.max_false_action_rate does nothing" in page
     assert "Commands that are not obeyed" not in page
+
+
+def test_without_a_limit_for_these_texts_no_limit_is_claimed():
+    page = render([0, 0, 1], [0, 1, 1], ["no_intent", "window"], {"window": 0.5}, limit=None, budget=(0, None))
+    assert "The thresholds were chosen on validation" not in page
+
+
+def test_a_threshold_that_can_be_reached_is_a_number_however_high():
+    page = render([0, 1, 2], [0, 1, 2], ["no_intent", "window", "wipers"], {"window": 0.99996, "wipers": 1.01})
+    assert "<td>99.996 %</td>" in page
+    assert page.count("more than any") == 1
+
+
+def test_a_training_that_diverged_after_its_best_epoch_has_curves():
+    diverged = {**POINT, "train_loss": float("nan"), "log_loss": float("inf")}
+    page = render([0, 1], [0, 1], ["no_intent", "window"], curves=[POINT, diverged])
+    lines = re.findall(r'points="([^"]*)"', page)
+    assert lines and not any("nan" in line or "inf" in line for line in lines)

@@ -294,3 +294,16 @@ def test_of_unlabelled_parquet_the_texts_alone_are_read(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", text=["open it"], intent=["open"], kind=beyond)
     with pytest.raises(ValueError, match="a.parquet is not a readable Parquet file: "):
         read_rows(path, Columns())
+
+
+def test_unlabelled_texts_that_nobody_can_see_are_passed_over(tmp_path):
+    (tmp_path / "log.csv").write_text("text\n\u200b\nopen it\n", encoding="utf-8")
+    assert read_rows(tmp_path / "log.csv", Columns(), labelled=False).texts == ["open it"]
+
+
+def test_a_quote_left_open_in_the_header_is_named(tmp_path):
+    assert "row 1: not valid CSV" in message_of(tmp_path / "a.csv", 'text,"intent\nx,a\n')
+
+
+def test_an_empty_jsonl_file_is_called_so(tmp_path):
+    assert "a.jsonl is empty: it needs a JSON object on each line" in message_of(tmp_path / "a.jsonl", "\n")

@@ -96,6 +96,12 @@ def test_rejects_more_tokens_than_the_encoder_holds(tiny_encoder):
         load_tokenizer(tiny_encoder, 41)
 
 
+def test_an_encoder_of_any_length_takes_any(tmp_path, tiny_encoder):
+    shutil.copytree(tiny_encoder, tmp_path / "xlnet")
+    AutoConfig.for_model("xlnet").save_pretrained(tmp_path / "xlnet")  # its max_position_embeddings is -1
+    assert load_tokenizer(tmp_path / "xlnet", 600).model_max_length == 600
+
+
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", *tokenizing._ROBERTA_KIN])
 def test_roberta_and_its_kin_hold_two_tokens_fewer_than_they_have_positions(tmp_path, family):
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "attention_window": 4}
