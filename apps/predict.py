@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from intents.bulk.answering import Counts, Decider, Engine, answer_table, local_engine
+from intents.bulk.finished import FinishedParts, sha256_of_classifier
 from intents.bulk.loading import DEFAULT_VARIANT, has_model, is_onnx, load_scorer
-from intents.bulk.parts import FinishedParts, Part, plan_parts, sha256_of_classifier
+from intents.bulk.parts import Part, plan_parts
 from intents.bulk.places import FORMATS, is_remote, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import Scorer

@@ -9,13 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from apps.revisions import hashes_in_folder, open_repository, path_in_git, remotes_of, resolve
 from intents.calibrations import ABSTAIN
-from intents.grouping import Result
+from intents.grouping import Actions, Result
 from intents.params import flatten, load_yaml
-from intents.tables import read_fact, read_judged
+from intents.tables import NO_ACTION, read_fact, read_judged
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions/test.parquet"
@@ -211,4 +212,21 @@ def _to_result(
         labels_n=np.array([label_of[intent] for intent in columns["intent"]]),
         predicted_n=np.array([label_of[intent] for intent in columns["predicted"]]),
         confidence_n=np.array(columns["confidence"], dtype=np.float32),
+        actions=_read_actions(predictions),
+    )
+
+
+def _read_actions(predictions: bytes) -> Actions | None:
+    """Return what a car would do with all rows, out-of-scope ones that no answer is right for included."""
+    no_action = read_fact(pa.BufferReader(predictions), NO_ACTION, default=[])
+    if not no_action:
+        return None
+    table = pq.read_table(pa.BufferReader(predictions), columns=["text", "intent", "answer"])
+    rows = table.sort_by([("text", "ascending"), ("intent", "ascending")]).to_pydict()
+    intents, answers = np.array(rows["intent"]), np.array(rows["answer"])
+    return Actions(
+        texts=rows["text"],
+        harmless_n=np.isin(intents, no_action),
+        obeyed_n=intents == answers,
+        acted_n=~np.isin(answers, [*no_action, ABSTAIN]),
     )

@@ -3,9 +3,10 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intents.calibrations import ABSTAIN
 from intents.grouping import ACTIONS, Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
@@ -15,6 +16,7 @@ from intents.significance import (
     Floats,
     bootstrap_p,
     bootstrap_scores,
+    bootstrap_shares,
     difference_over_seeds,
     holm,
     mcnemar_p,
@@ -48,6 +50,12 @@ class Pair:
     second: str
     accuracy: Test
     macro_f1: Test
+    actions: dict[str, Test] = field(default_factory=dict)  # by name, where all results are of the same texts
+
+    @property
+    def tests(self) -> list[Test]:
+        """All of them."""
+        return [self.accuracy, self.macro_f1, *self.actions.values()]
 
 
 @dataclass(frozen=True)
@@ -146,38 +154,66 @@ def _test_pairs(groups: list[Group], confidence_level: float, num_samples: int, 
         return []
     first = groups[0].results[0]
     results = [result for group in groups for result in group.results]
-    resampled = bootstrap_scores(
+    accuracy, macro_f1 = bootstrap_scores(
         first.labels_n, [result.predicted_n for result in results], len(first.intents), num_samples, seed
     )
+    # Per metric its samples, and the rows that each result gets right or wrong, where it is a share of rows.
+    resampled: dict[str, tuple[Floats, Sequence[NDArray[np.bool_]] | None]] = {
+        "accuracy": (accuracy, [result.right_n for result in results]),
+        "macro_f1": (macro_f1, None),
+    }
+    for metric in _tested_actions(groups):
+        hits = [result.actions.hits(metric) for result in results if result.actions is not None]
+        resampled[metric] = bootstrap_shares(hits, num_samples, seed), hits
     random = np.random.default_rng((seed, 1))
     ends = list(itertools.accumulate(len(group.results) for group in groups))
     parts = [slice(end - len(group.results), end) for end, group in zip(ends, groups, strict=True)]
     couples = list(itertools.combinations(range(len(groups)), 2))
-    tests = []
-    for scores, name in zip(resampled, ("accuracy", "macro_f1"), strict=True):
-        found = [
-            _test(
-                groups[a],
-                groups[b],
-                name,
-                difference_over_seeds(scores[parts[a]], scores[parts[b]], random),
-                confidence_level,
-            )
-            for a, b in couples
-        ]
+    tests: dict[str, list[Test]] = {}
+    for metric, (scores, rows) in resampled.items():
+        found = []
+        for a, b in couples:
+            differences_s = difference_over_seeds(scores[parts[a]], scores[parts[b]], random)
+            both = None if rows is None else (rows[parts[a].start], rows[parts[b].start])
+            found.append(_test(groups[a], groups[b], metric, differences_s, both, confidence_level))
         adjusted = holm([p for _, p, _ in found])
-        tests.append([Test(d, p, q, how) for (d, p, how), q in zip(found, adjusted, strict=True)])
-    return [Pair(groups[a].name, groups[b].name, *both) for (a, b), *both in zip(couples, *tests, strict=True)]
+        tests[metric] = [Test(d, p, q, how) for (d, p, how), q in zip(found, adjusted, strict=True)]
+    acting = tests.keys() & ACTIONS.keys()
+    return [
+        Pair(
+            groups[a].name,
+            groups[b].name,
+            tests["accuracy"][i],
+            tests["macro_f1"][i],
+            {metric: tests[metric][i] for metric in ACTIONS if metric in acting},
+        )
+        for i, (a, b) in enumerate(couples)
+    ]
+
+
+def _tested_actions(groups: Sequence[Group]) -> list[str]:
+    """Return the metrics of what a car would do, if all results are of the same commands and other texts."""
+    actions = [result.actions for group in groups for result in group.results]
+    first = actions[0]
+    if first is None or not all(other is not None and first.of_same_rows(other) for other in actions):
+        return []
+    return [metric for metric in ACTIONS if metric in groups[0].metrics]
 
 
 def _test(
-    first: Group, second: Group, metric: str, differences_s: Floats, confidence_level: float
+    first: Group,
+    second: Group,
+    metric: str,
+    differences_s: Floats,
+    rows: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    confidence_level: float,
 ) -> tuple[Estimate, float, str]:
+    """Return the difference, its p-value and the method; of single runs `rows` says what each gets right."""
     value = second.metrics[metric].value - first.metrics[metric].value
     difference = Estimate(value, *percentile_interval(differences_s, confidence_level))
     num_single = sum(len(group.results) == 1 for group in (first, second))
-    if num_single == 2 and metric == "accuracy":
-        return difference, mcnemar_p(first.results[0].right_n, second.results[0].right_n), "exact McNemar"
+    if num_single == 2 and rows is not None:
+        return difference, mcnemar_p(*rows), "exact McNemar"
     return difference, bootstrap_p(differences_s), _BOOTSTRAPS[num_single]
 
 
@@ -187,8 +223,7 @@ def _about_seeds(groups: Sequence[Group], pairs: Sequence[Pair], confidence_leve
     apart = [
         f"{pair.first} and {pair.second}"
         for pair in pairs
-        if {pair.first, pair.second} <= single
-        and min(pair.accuracy.p_holm, pair.macro_f1.p_holm) < 1 - confidence_level
+        if {pair.first, pair.second} <= single and min(test.p_holm for test in pair.tests) < 1 - confidence_level
     ]
     if not apart:
         return []
@@ -205,11 +240,16 @@ def _about_thresholds(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "commands obeyed and false actions of single runs have intervals at their evaluate.confidence_level alone"
         )
+    if ACTIONS.keys() <= groups[0].metrics.keys() and not _tested_actions(groups):
+        notes.append(
+            "commands obeyed and false actions are not tested: the results do not all say what asks for nothing, or not"
+            " the same"
+        )
     by_threshold = {group.name for group in groups if _answers_by_threshold(group.results[0])}
     if any(name.startswith("calibrate.") for group in groups for name in group.changes) and not by_threshold:
         notes.append(
             "accuracy and macro-F1 judge the likeliest intents: what calibrate.* changes is seen in commands obeyed,"
-            " false actions and coverage (dvc exp show), which are not tested"
+            " false actions and coverage (dvc exp show)"
         )
     if 0 < len(by_threshold) < len(groups):
         notes.append(

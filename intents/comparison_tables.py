@@ -40,7 +40,10 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     """Return the headline, and of several groups the pairs, the intents and the flipped examples."""
     tables = [headline_table(comparison)]
     if len(comparison.groups) > 1:
-        tables += [pair_table(comparison), intent_table(comparison), flip_table(comparison)]
+        tables.append(pair_table(comparison))
+        if comparison.pairs[0].actions:
+            tables.append(action_table(comparison))
+        tables += [intent_table(comparison), flip_table(comparison)]
     return tables
 
 
@@ -152,9 +155,31 @@ def pair_table(comparison: Comparison) -> Table:
     )
 
 
-def _test_cells(test: Test, level: float, adjusted: bool) -> list[Cell]:
+def action_table(comparison: Comparison) -> Table:
+    """Return a row per pair: what a car would do, thresholds included."""
+    level, adjusted = comparison.confidence_level, len(comparison.pairs) > 1
+    rows = []
+    for pair in comparison.pairs:
+        obeyed, false = (pair.actions[metric] for metric in ("commands_obeyed", "false_action_rate"))
+        cells = [*_test_cells(obeyed, level, adjusted), *_test_cells(false, level, adjusted, fewer_is_better=True)]
+        said = [
+            f"{'more' if test.difference.value > 0 else 'fewer'} {what}"
+            for test, what in ((obeyed, "commands obeyed"), (false, "false actions"))
+            if test.p_holm < 1 - level
+        ]
+        rows.append([Cell(f"{pair.first} → {pair.second}"), *cells, Cell(" and ".join(said) or "could be luck")])
+    p = "p (Holm)" if adjusted else "p"
+    return Table(
+        "What would a car do differently?",
+        f"Thresholds included; differences in points with {_level(level)} intervals, tested as above.",
+        ["", "commands obeyed", p, "false actions", p, "verdict"],
+        rows,
+    )
+
+
+def _test_cells(test: Test, level: float, adjusted: bool, fewer_is_better: bool = False) -> list[Cell]:
     sure = test.p_holm < 1 - level
-    tone = ("good" if test.difference.value > 0 else "bad") if sure else ""
+    tone = ("good" if (test.difference.value > 0) != fewer_is_better else "bad") if sure else ""
     return [
         Cell(_points(test.difference.value) + _interval(test.difference, _points), tone),
         Cell(_p(test.p_holm if adjusted else test.p), tone),

@@ -19,6 +19,24 @@ _SAMPLES = 2000  # of the bootstrap, where a pipeline has no evaluate.bootstrap_
 
 
 @dataclass(frozen=True)
+class Actions:
+    """What a car would do with all n test rows, thresholds included, ordered by text."""
+
+    texts: Sequence[str]
+    harmless_n: NDArray[np.bool_]  # asks for nothing
+    obeyed_n: NDArray[np.bool_]  # the answer is right
+    acted_n: NDArray[np.bool_]  # the answer asks for something
+
+    def hits(self, metric: str) -> NDArray[np.bool_]:
+        """Return for each text that the metric looks at whether it counts."""
+        return self.obeyed_n[~self.harmless_n] if metric == "commands_obeyed" else self.acted_n[self.harmless_n]
+
+    def of_same_rows(self, other: "Actions") -> bool:
+        """Whether the same texts ask for something, and the same for nothing."""
+        return list(self.texts) == list(other.texts) and np.array_equal(self.harmless_n, other.harmless_n)
+
+
+@dataclass(frozen=True)
 class Result:
     """What one revision of the pipeline answered to its n test rows, ordered by text, and what made it."""
 
@@ -32,6 +50,7 @@ class Result:
     labels_n: Labels
     predicted_n: Labels  # c, the number of intents, stands for an abstention
     confidence_n: NDArray[np.float32]
+    actions: Actions | None = None  # None: an older pipeline, which did not say what asks for nothing
 
     @property
     def seeds(self) -> dict[str, Any]:
@@ -174,4 +193,7 @@ def _row_interval(result: Result, metric: str, confidence_level: float) -> tuple
         samples, seed = settings.get("evaluate.bootstrap_samples", _SAMPLES), settings.get("evaluate.seed", 0)
         labels = result.labels_n, result.predicted_n, len(result.intents)
         return macro_f1_interval(*labels, confidence_level, samples, seed)
+    if metric in ACTIONS and result.actions is not None:
+        hits_n = result.actions.hits(metric)
+        return share_interval(int(hits_n.sum()), len(hits_n), confidence_level)
     return None, None

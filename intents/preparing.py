@@ -1,8 +1,8 @@
 """From raw rows to checked splits without leaks."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,14 @@ from intents.checking import (
     Example,
     carved_splits,
     check_enough,
-    check_excluded,
     check_official_intents,
     check_official_trained,
     check_out_of_scope,
-    check_spellings,
-    check_splits,
-    is_official,
 )
-from intents.duplicates import like_any, near_duplicate_groups, normalise, pairs_across
-from intents.problems import Problem, raise_problems
+from intents.duplicates import like_any, near_duplicate_groups, pairs_across
+from intents.problems import raise_problems
 from intents.rows import SPLITS, RawRows
+from intents.selecting import Selection, check_left, leave_out_near_official, select_rows
 from intents.splitting import TooFewGroupsError, stratified_group_split
 from intents.unlabelled import check_unlabelled, count_unlabelled, without_known
 
@@ -46,17 +43,6 @@ class Prepared:
     rejected: list[tuple[str, int, str, str, str]]  # file, row, text, intent, reason
     metrics: dict[str, Any]
     unlabelled: dict[str, list[Any]]  # column of SCHEMA -> values; intents are empty, labels -1
-
-
-@dataclass
-class _Selection:
-    kept: list[Example]
-    rejected: list[tuple[Example, str]] = field(default_factory=list)
-
-    def reject(self, doomed: dict[int, str]) -> None:
-        """Move the kept examples at the positions in `doomed` to the rejected ones, each with its reason."""
-        self.rejected += [(self.kept[position], reason) for position, reason in doomed.items()]
-        self.kept = [example for position, example in enumerate(self.kept) if position not in doomed]
 
 
 def prepare(
@@ -86,32 +72,21 @@ def prepare(
 
     """
     untrained = None if train_on_out_of_scope else out_of_scope_intent
-    selection, problems = _select(tables, exclude_intents, conflicts)
+    selection, problems = select_rows(tables, exclude_intents, conflicts)
     problems += check_out_of_scope(selection.kept, out_of_scope_intent)
     problems += check_official_intents(selection.kept, untrained)
     problems += check_official_trained(selection.kept, untrained)
     problems += check_unlabelled(unlabelled, untrained)
     raise_problems(problems)
-    if not selection.kept:
-        reasons = Counter(reason for _, reason in selection.rejected)
-        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise ValueError(f"no row is left to train on: {left_out or 'the files have a header and no rows'}")
-    for split in SPLITS[1:]:
-        gone = Counter(reason for example, reason in selection.rejected if example.split == split)
-        if gone and not any(example.split == split for example in selection.kept):
-            why = ", ".join(f"{count} {reason}" for reason, count in gone.items())
-            raise ValueError(
-                f"no official {split} row is left ({why}): give others, or none at all, and some are carved from the"
-                " rest"
-            )
-
+    check_left(selection)
     new = without_known(unlabelled, [text for table in tables for text in table.texts], threshold)
     # Before near-duplicates of official rows go, which may be all rows of an intent.
     intents = sorted({example.intent for example in selection.kept})
     groups = near_duplicate_groups([example.text for example in selection.kept], threshold).tolist()
+    already = len(selection.rejected)
     if drop_near_official:
-        groups = _drop_near_official(selection, groups, threshold)
-    alike = Counter(e.intent for e, reason in selection.rejected if reason.startswith("near-duplicate"))
+        groups = leave_out_near_official(selection, groups, threshold)
+    alike = Counter(example.intent for example, _ in selection.rejected[already:])
     raise_problems(check_enough(selection.kept, groups, shares, untrained, intents, alike))
     assigned = _assign(selection.kept, groups, intents, shares, seed)
     if untrained:
@@ -123,89 +98,6 @@ def prepare(
         metrics=_measure(selection, assigned, groups, intents, threshold) | count_unlabelled(unlabelled, new),
         unlabelled=new,
     )
-
-
-def _select(
-    tables: Sequence[RawRows], exclude_intents: Sequence[str], conflicts: str
-) -> tuple[_Selection, list[Problem]]:
-    """Return the rows without repeats and without what is not wanted, and all that is wrong with them."""
-    selection = _Selection(list(_examples(tables)))
-    problems = [problem for table in tables for problem in table.problems]
-    problems += check_splits(selection.kept) + check_spellings(selection.kept)
-    problems += check_excluded(selection.kept, exclude_intents)
-    selection.reject({i: "excluded intent" for i, e in enumerate(selection.kept) if e.intent in exclude_intents})
-    _drop_repeats(selection)
-    problems += _settle_conflicts(selection, conflicts)
-    return selection, problems
-
-
-def _examples(tables: Sequence[RawRows]) -> Iterable[Example]:
-    for table in tables:
-        file = table.path.as_posix()
-        for i in range(len(table)):
-            yield Example(table.texts[i], table.intents[i], table.kinds[i], table.splits[i], file, table.numbers[i])
-
-
-def _drop_repeats(selection: _Selection) -> None:
-    first: set[tuple[str, str, str]] = set()
-    doomed = {}
-    for position, example in enumerate(selection.kept):
-        key = (example.text, example.intent, f"{example.file}:{example.split}")
-        if key in first:
-            doomed[position] = "exact repeat"
-        first.add(key)
-    selection.reject(doomed)
-
-
-def _settle_conflicts(selection: _Selection, conflicts: str) -> list[Problem]:
-    normalised = [normalise(example.text) for example in selection.kept]
-    first: dict[str, str] = {}
-    contested = {
-        text
-        for text, example in zip(normalised, selection.kept, strict=True)
-        if first.setdefault(text, example.intent) != example.intent
-    }
-    positions: dict[str, list[int]] = {}
-    for position, text in enumerate(normalised):
-        if text in contested:
-            positions.setdefault(text, []).append(position)
-    if conflicts == "drop":
-        of_train = [i for rows in positions.values() for i in rows if not is_official(selection.kept[i])]
-        selection.reject(dict.fromkeys(of_train, "same text under two intents"))
-        return []
-    problems = []
-    for rows in positions.values():
-        found = [selection.kept[i] for i in rows]
-        places = "; ".join(f"{e.file}, row {e.row}: {e.intent}" for e in found)
-        texts = " and ".join(dict.fromkeys(repr(e.text) for e in found))
-        problems.append(
-            Problem(f"{places}: the same text {texts} under two intents (mend the file, or set prepare.conflicts=drop)")
-        )
-    return problems
-
-
-def _drop_near_official(selection: _Selection, groups: list[int], threshold: float) -> list[int]:
-    """Leave out rows alike to an official test or validation row; return the groups of the others.
-
-    Raises:
-        ValueError: no official validation row is left.
-
-    """
-    had_validation = any(example.split == "validation" for example in selection.kept)
-    for official in ("test", "validation"):
-        splits = np.array([example.split for example in selection.kept])
-        positions = np.flatnonzero((splits != "test") | (official == "test"))  # validation rows never cost a test row
-        texts = [selection.kept[position].text for position in positions]
-        alike = like_any(texts, np.array(groups)[positions], splits[positions] == official, threshold)
-        doomed = dict.fromkeys(positions[alike].tolist(), f"near-duplicate of a {official} row")
-        selection.reject(doomed)
-        groups = [group for position, group in enumerate(groups) if position not in doomed]
-    if had_validation and all(example.split != "validation" for example in selection.kept):
-        raise ValueError(
-            "every official validation row is a near-duplicate of a test row: set"
-            " prepare.near_duplicates_of_official=keep, or name another file"
-        )
-    return groups
 
 
 def _assign(
@@ -237,7 +129,7 @@ def _assign(
 
 
 def _hold_back(
-    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], untrained: str, threshold: float
+    selection: Selection, assigned: Sequence[str], groups: Sequence[int], untrained: str, threshold: float
 ) -> tuple[list[str], list[int]]:
     """Move the training rows of `untrained` to validation; those alike to a row that stays in train are left out."""
     of_train = np.array([position for position, split in enumerate(assigned) if split == "train"])
@@ -266,13 +158,13 @@ def _columns(
     }
 
 
-def _in_file_order(selection: _Selection, tables: Sequence[RawRows]) -> list[tuple[Example, str]]:
+def _in_file_order(selection: Selection, tables: Sequence[RawRows]) -> list[tuple[Example, str]]:
     rank = {table.path.as_posix(): position for position, table in enumerate(tables)}
     return sorted(selection.rejected, key=lambda item: (rank[item[0].file], item[0].row))
 
 
 def _measure(
-    selection: _Selection, assigned: Sequence[str], groups: Sequence[int], intents: Sequence[str], threshold: float
+    selection: Selection, assigned: Sequence[str], groups: Sequence[int], intents: Sequence[str], threshold: float
 ) -> dict[str, Any]:
     counts = Counter((example.intent, split) for example, split in zip(selection.kept, assigned, strict=True))
     group_sizes = Counter(groups)

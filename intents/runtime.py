@@ -8,10 +8,7 @@
 Shapes: n texts, b texts of one batch, t tokens, c intents.
 """
 
-import hashlib
 import os
-import platform
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -35,16 +32,8 @@ from intents.exported import (
     read_settings,
 )
 from intents.huge_pages import huge_pages as on_huge_pages
+from intents.sessions import OPTIMISATION, cached_path, open_session
 from intents.texts import is_empty
-
-_OPTIMISATION = {
-    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
-# Fused, residual and normalisation take twice as long as one after the other (onnxruntime 1.32).
-_SLOWER = ["SkipLayerNormFusion"]
 
 
 class IntentClassifier:
@@ -87,8 +76,8 @@ class IntentClassifier:
         folder = Path(folder)
         if variant not in MODEL_FILES:
             raise ValueError(f"variant must be one of {', '.join(MODEL_FILES)}, got {variant!r}")
-        if optimisation not in _OPTIMISATION:
-            raise ValueError(f"optimisation must be one of {', '.join(_OPTIMISATION)}, got {optimisation!r}")
+        if optimisation not in OPTIMISATION:
+            raise ValueError(f"optimisation must be one of {', '.join(OPTIMISATION)}, got {optimisation!r}")
         if not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads!r}")
         settings = read_settings(folder)
@@ -104,8 +93,8 @@ class IntentClassifier:
             cached = None
             if cache_dir is not None:
                 sha256 = settings.files[MODEL_FILES[variant]]["sha256"]
-                cached = _cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
-            session = _open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
+                cached = cached_path(folder / MODEL_FILES[variant], sha256, optimisation, Path(cache_dir))
+            session = open_session(folder / MODEL_FILES[variant], options, optimisation, cached)
         num_scores = session.get_outputs()[0].shape[1]  # a name where the graph leaves it open
         fits = num_scores == len(settings.intents) or not isinstance(num_scores, int)
         if not fits or settings.pad_token_id >= tokenizer.get_vocab_size():
@@ -186,65 +175,3 @@ def _open_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise damaged(path, error) from None
-
-
-def _open_session(
-    path: Path,
-    options: onnxruntime.SessionOptions,
-    optimisation: str,
-    cached: Path | None,
-) -> onnxruntime.InferenceSession:
-    options.graph_optimization_level = _OPTIMISATION[optimisation]
-    if cached is not None and cached.is_file():
-        options.graph_optimization_level = _OPTIMISATION["none"]
-        try:
-            return _session(cached, options)
-        except ValueError:  # a damaged copy: what it was made of is still there
-            options.graph_optimization_level = _OPTIMISATION[optimisation]
-    if cached is not None:
-        try:
-            return _session_kept(path, options, cached)
-        except (OSError, ValueError):  # a full disk, or a folder that is no place to write: it goes without a copy
-            options.optimized_model_filepath = ""
-    return _session(path, options)
-
-
-def _session_kept(path: Path, options: onnxruntime.SessionOptions, cached: Path) -> onnxruntime.InferenceSession:
-    """Return the session of the model at `path`, its rewritten graph written to `cached`."""
-    # Threads and processes may make the same copy at once, each its own: the last one stays.
-    partial = cached.with_name(f".{cached.name}.{secrets.token_hex(8)}.part")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    options.optimized_model_filepath = str(partial)
-    try:
-        session = _session(path, options)
-        os.replace(partial, cached)
-    finally:
-        partial.unlink(missing_ok=True)
-    return session
-
-
-def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    try:
-        return onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
-        )
-    except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
-        raise damaged(path, str(error).strip().splitlines()[0]) from None
-
-
-def _cached_path(path: Path, sha256: str, optimisation: str, cache_dir: Path) -> Path:
-    """Return where the rewritten graph belongs: another model, onnxruntime or processor never finds it."""
-    status = path.stat()
-    processor = Path("/proc/cpuinfo")
-    # "all" picks layouts for this processor; the file's first lines name it, later ones change (MHz).
-    hardware = processor.read_text().partition("stepping")[0] if processor.is_file() else platform.machine()
-    facts = (
-        str(path.resolve()),
-        sha256,  # a copy may keep the time of what it replaces, and the size of a model rarely changes
-        status.st_size,
-        status.st_mtime_ns,
-        optimisation,
-        onnxruntime.__version__,
-        hardware,
-    )
-    return cache_dir / f"{path.stem}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.onnx"

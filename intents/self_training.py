@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from intents.batching import TokenizedTexts
 from intents.checkpoints import Checkpoints, Snapshot
 from intents.parallel import from_first, meet
-from intents.trainer import TrainingSettings, answer
+from intents.trainer import answer
 from intents.training import fine_tune
+from intents.training_settings import TrainingSettings
 
 _LAST = 999_999_999  # the step of the checkpoint that holds the answers: behind those of the training
 _ROUNDING = 1e-9  # 0.55 * 100 is a little more than 55

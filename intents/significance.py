@@ -79,6 +79,16 @@ def bootstrap_scores(
     return accuracy, macro_f1
 
 
+def bootstrap_shares(hits_rn: Sequence[NDArray[np.bool_]], num_samples: int, seed: int) -> Floats:
+    """Return the share of rows that each result hits, (r, s), on the same resamples of the rows."""
+    random = np.random.default_rng(seed)
+    hits = np.array(hits_rn, dtype=np.float32)
+    num_rows = hits.shape[1]
+    size = max(1, _WEIGHTS_PER_CHUNK // num_rows)
+    chunks = [hits @ _draw(random, num_rows, min(size, num_samples - start)) for start in range(0, num_samples, size)]
+    return np.concatenate(chunks, axis=1, dtype=np.float64) / num_rows
+
+
 def _indicator(labels_n: Labels, values_n: NDArray[np.generic], num_labels: int) -> csr_array:
     """Return `values_n` at (label of the row, row), (c, n)."""
     columns = np.arange(len(labels_n))

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from intents.files import atomic_path
 
-NEVER_ANSWERED = "never_answered"  # fact about predictions: intents that can be no answer, where there are any
+# Facts about predictions: intents that can be no answer, where there are any, and those that ask for nothing.
+NEVER_ANSWERED, NO_ACTION = "never_answered", "no_action"
 
 
 def with_facts(schema: pa.Schema, **facts: Any) -> pa.Schema:

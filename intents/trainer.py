@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,11 +12,11 @@ from accelerate.data_loader import prepare_data_loader
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback
 
 from intents.adversarial import MovedEmbeddings
 from intents.averaging import AveragedWeights
-from intents.batching import POOL, BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts, num_batches
+from intents.batching import POOL, BucketBatchSampler, PaddingCollator, SplitBatchSampler, TokenizedTexts
 from intents.callbacks import BestState
 from intents.contrastive import supervised_contrastive_loss
 from intents.four_bit import paged_adamw
@@ -30,7 +29,6 @@ from intents.parallel import (
     ShareSampler,
     from_first,
     gather_texts,
-    meet,
     num_processes,
     or_ignored,
     process_index,
@@ -38,43 +36,9 @@ from intents.parallel import (
 from intents.precision import resolve_precision
 from intents.predicting import predict_logits
 from intents.resuming import ResumableTrainer
+from intents.training_settings import TrainingSettings, passes_per_epoch, training_arguments
 
 _EVALUATED_TOGETHER = {"cpu": 64, "cuda": 256}  # texts
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to fine-tune; the meaning of each is explained in params.yaml."""
-
-    method: str
-    num_epochs: int
-    min_steps: int
-    batch_size: int
-    gradient_accumulation: int
-    gradient_checkpointing: bool
-    learning_rate: float
-    head_learning_rate: float
-    layer_decay: float
-    scheduler: str
-    warmup_share: float
-    weight_decay: float
-    class_weights: str
-    label_smoothing: float
-    contrastive_weight: float
-    contrastive_temperature: float
-    ema_decay: float
-    max_grad_norm: float
-    adversarial_norm: float
-    precision: str
-    metric_for_best: str
-    patience: int
-    seed: int
-
-
-def passes_per_epoch(num_texts: int, settings: TrainingSettings) -> int:
-    """Return how often an epoch passes over the texts: once, or as often as `min_steps` in all of them take."""
-    once = settings.num_epochs * num_batches(num_texts, settings.batch_size)
-    return max(1, -(-settings.min_steps // once))
 
 
 def answer(model: PreTrainedModel, texts: TokenizedTexts, pad_token_id: int, precision: str) -> NDArray[np.float32]:
@@ -131,7 +95,7 @@ class IntentTrainer(ResumableTrainer):
         self.training_seconds = 0.0
         super().__init__(
             model=model,
-            args=_training_arguments(settings, resolve_precision(settings.precision, model), scratch_dir),
+            args=training_arguments(settings, resolve_precision(settings.precision, model), scratch_dir),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=self.collate,
@@ -256,33 +220,3 @@ class IntentTrainer(ResumableTrainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         self.training_seconds -= time.perf_counter() - started
         return found
-
-
-def _training_arguments(settings: TrainingSettings, precision: str, scratch_dir: str) -> TrainingArguments:
-    meet()
-    arguments = TrainingArguments(
-        output_dir=scratch_dir,
-        num_train_epochs=settings.num_epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        activation_checkpointing=settings.gradient_checkpointing,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=settings.warmup_share,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        eval_strategy="epoch",
-        logging_strategy="epoch",
-        logging_nan_inf_filter=False,  # it waits for the GPU at every step
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=settings.seed,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=True,  # some encoders have such, and recomputing activations would switch it off
-        ddp_broadcast_buffers=False,  # they never change, and may be as large as the embedding table
-    )
-    # Several GPUs that a process may see are not to share its batches (nn.DataParallel): it trains on one.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments

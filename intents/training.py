@@ -18,7 +18,8 @@ from intents.normalising import narrow_norms
 from intents.packing import packed
 from intents.parallel import from_all, from_first, process_index
 from intents.precision import resolve_precision
-from intents.trainer import IntentTrainer, TrainingSettings
+from intents.trainer import IntentTrainer
+from intents.training_settings import TrainingSettings
 from intents.vocabulary import only_used_rows
 
 

@@ -28,7 +28,7 @@ from intents.files import sha256_of, write_csv, write_json, write_text
 from intents.ladder import ladder_table
 from intents.params import OutOfScopeParams, Params, load_params, read_params
 from intents.report import Subject, render_report
-from intents.tables import NEVER_ANSWERED, intents_of, with_facts, write_table
+from intents.tables import NEVER_ANSWERED, NO_ACTION, intents_of, with_facts, write_table
 from intents.trust import Table, trust_tables
 
 TRAINED_DIR = Path("models/trained")
@@ -104,8 +104,10 @@ def write_predictions(answers: Answers, rows: pa.Table) -> None:
         "logits": logits,
     }
     schema = pa.table(columns).schema
-    never = {NEVER_ANSWERED: answers.never} if answers.never else {}
-    write_table(PREDICTIONS_PATH, columns, with_facts(schema, intents=list(answers.intents), **never))
+    facts = {"intents": list(answers.intents), NO_ACTION: list(answers.calibration.no_action)}
+    if answers.never:
+        facts[NEVER_ANSWERED] = answers.never
+    write_table(PREDICTIONS_PATH, columns, with_facts(schema, **facts))
 
 
 def write_plots(answers: Answers, per_intent: Table, trust: dict[str, Table]) -> None:

@@ -186,8 +186,8 @@ def _train(
     from intents.parallel import part_company
     from intents.self_training import find_pseudo_labels, with_pseudo_labels
     from intents.tokenizing import load_tokenizer, max_length_of
-    from intents.trainer import TrainingSettings, passes_per_epoch
     from intents.training import fine_tune
+    from intents.training_settings import TrainingSettings, passes_per_epoch
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

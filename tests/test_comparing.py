@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,8 @@ from sklearn.metrics import f1_score
 
 from intents.comparing import compare
 from intents.comparison_output import print_comparison, to_html, to_json, to_markdown
-from intents.comparison_tables import headline_table, verdict
-from intents.grouping import Result, rows_differ
+from intents.comparison_tables import action_table, headline_table, verdict
+from intents.grouping import Actions, Result, rows_differ
 from intents.scoring import macro_f1_interval, share_interval
 from intents.significance import holm, mcnemar_p
 
@@ -232,6 +233,61 @@ def test_what_a_car_would_do_is_shown_where_all_results_know_it():
     assert table.header[-2:] == ["commands obeyed", "false actions"]
     assert [cell.text for cell in table.rows[1][-2:]] == ["80.0 % [70.0, 90.0]", "1.0 % [0.2, 3.0]"]
     assert headline_table(compare([knowing[0], BETTER], 0.95, 500)).header[-1] == "log-loss"
+
+
+def with_actions(result: Result, refused: Sequence[int] = (), no_action: str = "none") -> Result:
+    """The result of a pipeline that says what a car would do: as predicted, but for the rows that a threshold stops."""
+    nothing = INTENTS.index(no_action)
+    answers = result.predicted_n.copy()
+    answers[list(refused)] = nothing
+    harmless = result.labels_n == nothing
+    actions = Actions(result.texts, harmless, answers == result.labels_n, answers != nothing)
+    shares = {
+        "commands_obeyed": float(actions.hits("commands_obeyed").mean()),
+        "false_action_rate": float(actions.hits("false_action_rate").mean()),
+    }
+    return replace(result, metrics=result.metrics | shares, actions=actions)
+
+
+def test_what_a_car_would_do_is_tested_on_the_texts_that_each_metric_looks_at():
+    commands = [i for i in range(NUM_ROWS) if i % 3 != 1]
+    base = with_actions(BASE)
+    shy = with_actions(
+        replace(BASE, name="shy", settings=BASE.settings | {"calibrate.rate": 1}), refused=commands[-15:]
+    )
+    comparison = compare([base, shy], 0.9, 2000)
+    (pair,) = comparison.pairs
+    obeyed, false = pair.actions["commands_obeyed"], pair.actions["false_action_rate"]
+    assert obeyed.difference.value == pytest.approx(-15 / 80)
+    assert (obeyed.p, obeyed.method) == (pytest.approx(2 * 0.5**15), "exact McNemar")
+    assert (false.difference.value, false.p) == (0, 1)
+    assert pair.accuracy.p == 1  # thresholds aside
+    cells = [cell.text for cell in action_table(comparison).rows[0]]
+    assert cells[0] == "base → shy" and cells[1].startswith("-18.8 [") and cells[-1] == "fewer commands obeyed"
+    # The evaluation has intervals of 95 %; of another level they come from the rows.
+    low, high = share_interval(int(shy.actions.hits("commands_obeyed").sum()), 80, 0.9)
+    shown = comparison.groups[1].metrics["commands_obeyed"]
+    assert (shown.low, shown.high) == (low, high)
+    assert json.loads(to_json(comparison))["pairs"][0]["actions"]["commands_obeyed"]["p"] == obeyed.p
+
+
+def test_seeds_are_tested_together_in_what_a_car_would_do():
+    def seeds(name: str, refused: int) -> list[Result]:
+        rows = [[i for i in range(NUM_ROWS) if i % 3 != 1][: refused + seed] for seed in range(3)]
+        return [with_actions(make_result(f"{name}{s}", [1 + 3 * s], rate=refused, seed=s), rows[s]) for s in range(3)]
+
+    (pair,) = compare([*seeds("bold", 2), *seeds("shy", 30)], 0.95, 2000).pairs
+    obeyed = pair.actions["commands_obeyed"]
+    assert obeyed.difference.value == pytest.approx(-28 / 80)
+    assert obeyed.p < 0.01 and obeyed.method == "paired bootstrap over rows and seeds"
+
+
+def test_what_is_not_acted_on_the_same_texts_is_not_tested():
+    other = with_actions(replace(BETTER, settings=BETTER.settings | {"calibrate.reject": "open"}), no_action="open")
+    comparison = compare([with_actions(BASE), other], 0.95, 500)
+    assert comparison.pairs[0].actions == {}
+    assert any(note.startswith("commands obeyed and false actions are not tested") for note in comparison.notes)
+    assert "What would a car do differently?" not in to_markdown(comparison)
 
 
 def test_results_that_are_right_on_the_same_rows_are_not_called_luck():

@@ -127,7 +127,7 @@ def test_pairs_across_are_those_of_an_exhaustive_search(monkeypatch):
     generator = np.random.default_rng(3)
     texts = [" ".join(generator.choice(words, 5)) for _ in range(300)]
     sides = generator.integers(0, 3, 300)
-    monkeypatch.setattr(duplicates, "_CHUNK", 1000)  # in several parts
+    monkeypatch.setattr(duplicates, "CHUNK", 1000)  # in several parts
     groups = near_duplicate_groups(texts, 0.6)
     parts = list(pairs_across(texts, groups, sides, 0.6))
     assert len(parts) > 5

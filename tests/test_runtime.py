@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from intents import runtime
+from intents import sessions
 from intents.exported import ExportSettings, read_settings
 from intents.files import sha256_of, write_json
 from intents.quantising import quantise
@@ -136,14 +136,14 @@ def test_a_damaged_cached_graph_is_made_anew(folder, tmp_path):
 
 
 def test_threads_may_make_the_same_cached_graph_at_once(folder, tmp_path, monkeypatch):
-    real, together = runtime._session, threading.Barrier(2, timeout=60)
+    real, together = sessions._session, threading.Barrier(2, timeout=60)
 
     def session(*arguments):
         made = real(*arguments)
         together.wait()
         return made
 
-    monkeypatch.setattr(runtime, "_session", session)
+    monkeypatch.setattr(sessions, "_session", session)
     with ThreadPoolExecutor(2) as threads:
         loading = [threads.submit(IntentClassifier.load, folder, cache_dir=tmp_path / "cache") for _ in range(2)]
         first, second = (one.result().logits(["word1"]) for one in loading)

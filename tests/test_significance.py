@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from intents.significance import (
     bootstrap_p,
     bootstrap_scores,
+    bootstrap_shares,
     difference_over_seeds,
     holm,
     mcnemar_p,
@@ -98,6 +99,14 @@ def test_bootstrap_scores_do_not_depend_on_how_many_samples_are_held_at_once(mon
         assert a.shape == b.shape == (2, 4000)
         np.testing.assert_allclose(a.mean(1), b.mean(1), atol=0.005)
         np.testing.assert_allclose(a.std(1), b.std(1), atol=0.005)
+
+
+def test_bootstrapped_shares_of_right_answers_are_the_bootstrapped_accuracies(monkeypatch):
+    monkeypatch.setattr("intents.significance._WEIGHTS_PER_CHUNK", 50 * 30)
+    random = np.random.default_rng(7)
+    labels, predicted = random.integers(0, 3, 50), random.integers(0, 3, (2, 50))
+    shares = bootstrap_shares(list(predicted == labels), 100, 5)
+    assert shares == pytest.approx(bootstrap_scores(labels, list(predicted), 3, 100, 5)[0])
 
 
 def test_bootstrapped_accuracy_has_the_binomial_standard_error():

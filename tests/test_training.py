@@ -8,8 +8,9 @@ import torch
 
 from intents.classifier import build_classifier
 from intents.predicting import predict_logits
-from intents.trainer import IntentTrainer, TrainingSettings
+from intents.trainer import IntentTrainer
 from intents.training import fine_tune
+from intents.training_settings import TrainingSettings
 from tests.training_fixtures import INTENTS, PAD, training_settings
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -17,8 +17,8 @@ from intents.methods import ModelSettings, build_trainee, finish
 from intents.predicting import predict_logits
 from intents.tables import with_facts, write_table
 from intents.tokenizing import SCHEMA
-from intents.trainer import TrainingSettings
 from intents.training import fine_tune
+from intents.training_settings import TrainingSettings
 from tests.conftest import REPOSITORY
 
 INTENTS = ["open", "close", "none"]

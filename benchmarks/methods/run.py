@@ -34,8 +34,9 @@ from intents.methods import ModelSettings, build_trainee, finish
 from intents.params import read_params
 from intents.tables import intents_of
 from intents.tokenizing import load_tokenizer, max_length_of
-from intents.trainer import TrainingSettings, score
+from intents.trainer import score
 from intents.training import fine_tune
+from intents.training_settings import TrainingSettings
 
 ENCODER_DIR = Path("models/encoder")
 TOKENIZED_DIR = Path("data/tokenized")

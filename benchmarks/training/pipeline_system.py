@@ -19,8 +19,8 @@ from intents.methods import ModelSettings, build_trainee
 from intents.params import read_params
 from intents.tables import intents_of
 from intents.tokenizing import load_tokenizer, max_length_of
-from intents.trainer import TrainingSettings
 from intents.training import fine_tune
+from intents.training_settings import TrainingSettings
 
 WARM_UP = 5
 QUICK = {"adversarial_norm": 0.0}
