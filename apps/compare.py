@@ -53,6 +53,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--confidence-level must lie between 0 and 1, got {parsed.confidence_level}")
     if parsed.bootstrap_samples < 100:
         parser.error(f"--bootstrap-samples must be at least 100, got {parsed.bootstrap_samples}")
+    if parsed.output and not parsed.style:
+        parser.error(f"--output {parsed.output} needs one of --json, --md and --html")
     return parsed
 
 
@@ -129,8 +131,6 @@ def _write(comparison: Comparison, style: str | None, output: Path | None) -> No
     from intents.files import write_text
 
     if style is None:
-        if output is not None:
-            raise ValueError("--output needs one of --json, --md and --html")
         return print_comparison(comparison, sys.stdout)
     text = {"json": to_json, "md": to_markdown, "html": to_html}[style](comparison)
     if output is None:

@@ -8,7 +8,6 @@ Every row keeps its place and its columns, and gets an intent, a confidence and,
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from intents.bulk.places import FORMATS, is_remote, size_of, user_errors
 from intents.bulk.progress import Bar
 from intents.bulk.scoring import Scorer
 from intents.calibrations import CALIBRATION_FILE
-from intents.cli import run
+from intents.cli import clean_up_when_ended, run
 from intents.exported import MODEL_FILES
 from intents.listing import listed
 
@@ -79,7 +78,10 @@ def find_model(model: str | None, rev: str | None) -> Path:
             return fetch_output(rev, name)
         except NoSuchOutputError:
             continue  # not exported in that revision: its checkpoint answers
-    return fetch_output(rev, names[-1])
+    folder = fetch_output(rev, names[-1])
+    if not has_model(folder):
+        raise ValueError(f"{names[-1]} holds no classifier in revision {rev!r}; valid are {' and '.join(MODEL_DIRS)}")
+    return folder
 
 
 def find_variant(options: argparse.Namespace, model_dir: Path) -> str:
@@ -189,7 +191,7 @@ def _say(counts: Counts, before: Counts, seconds: float) -> None:
 
 def main() -> None:
     """Run the command."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once, but cleaning up, as Ctrl-C does
+    clean_up_when_ended()
     options = parse_arguments()
     try:
         predict(options)

@@ -9,6 +9,7 @@ python -m apps.recipe bert-base-full --queue -n again -S train.seed=1    more op
 import argparse
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -112,7 +113,9 @@ def main() -> None:
     dvc = command(arguments.recipe, options)
     print(shlex.join(dvc), flush=True)
     if not arguments.show:
-        raise SystemExit(subprocess.run([sys.executable, "-m", *dvc], check=False).returncode)
+        with subprocess.Popen([sys.executable, "-m", *dvc]) as process:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches dvc as well, which ends in its own time
+            raise SystemExit(process.wait())
 
 
 if __name__ == "__main__":

@@ -40,17 +40,17 @@ def release(target: Path) -> None:
         raise ValueError(f"{ONNX_DIR} has another calibration than {CLASSIFIER_DIR}: run `dvc repro`")
     for name in (*MODEL_FILES.values(), TOKENIZER_FILE):
         check_file(ONNX_DIR / name, settings.files.get(name), verify=True)
-    _check_exported_together()
+    _check_made_together()
     with atomic_path(target, folder=True) as folder:
         shutil.copytree(CLASSIFIER_DIR, folder)
         shutil.copytree(ONNX_DIR, folder / "onnx")
         shutil.copyfile(EXPORT_METRICS_PATH, folder / "onnx/metrics.json")
 
 
-def _check_exported_together() -> None:
-    """Make sure that one run of the stage `export` made the ONNX files and the metrics, if there is a dvc.lock.
+def _check_made_together() -> None:
+    """Make sure that the checkpoint, the ONNX files and the metrics are what dvc.lock says, if there is one.
 
-    After `git checkout` without `dvc checkout` they are of two: Git holds the metrics, DVC the files.
+    After `git checkout` without `dvc checkout` they are of two runs: Git holds the metrics, DVC the files.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
@@ -58,7 +58,7 @@ def _check_exported_together() -> None:
 
     try:
         with Repo() as repo:
-            stages = [stage for stage in repo.index.stages if getattr(stage, "name", None) == "export"]
+            stages = [stage for stage in repo.index.stages if getattr(stage, "name", None) in ("card", "export")]
             changed = [str(out) for stage in stages for out in stage.outs if out.hash_info and out.status()]
     except (NotDvcRepoError, SCMError):  # the parts were copied out of theirs
         return
@@ -66,7 +66,7 @@ def _check_exported_together() -> None:
         raise ValueError(error) from None
     if changed:
         raise ValueError(
-            f"{' and '.join(changed)}: not what the stage `export` wrote, by dvc.lock: run `dvc repro`, or"
+            f"{' and '.join(changed)}: not what the stages wrote, by dvc.lock: run `dvc repro`, or"
             f" `git checkout {EXPORT_METRICS_PATH} && dvc checkout`"
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from intents.review_files import MISLABELLED, NEIGHBOUR, UNLABELLED, ReviewRow
+from intents.texts import printable
 
 _TITLES = {
     MISLABELLED: ("Probably mislabelled", "by out-of-fold predictions; the least credible first"),
@@ -33,5 +34,5 @@ def print_review(rows: Sequence[ReviewRow], file: TextIO) -> None:
         for index, row in enumerate(chosen):
             place = f"{row.file}:{row.row}" if len(files) > 1 else str(row.row)
             cells = (place, row.text, row.intent, row.suggested_intent, f"{row.confidence:.2f}")
-            grid.add_row(*map(Text, cells), end_section=reason == NEIGHBOUR and index % 2 == 1)
+            grid.add_row(*(Text(printable(cell)) for cell in cells), end_section=reason == NEIGHBOUR and index % 2 == 1)
         console.print(grid)

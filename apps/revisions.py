@@ -18,10 +18,10 @@ def open_repository(root: Path = Path(".")) -> "Repo":
     """Return DVC's view of the repository around `root`, a context to leave when done.
 
     Raises:
-        ValueError: `root` is not in a Git repository with DVC.
+        ValueError: `root` is not in a Git repository with DVC, or DVC cannot read its config.
 
     """
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import NoSCM, SCMError
 
@@ -30,6 +30,8 @@ def open_repository(root: Path = Path(".")) -> "Repo":
         has_revisions = not isinstance(repo.scm, NoSCM)
     except (NotDvcRepoError, SCMError):
         has_revisions = False
+    except DvcException as error:  # a mistake in .dvc/config, for instance
+        raise ValueError(error) from None
     if not has_revisions:
         raise ValueError(f"other revisions need a Git repository with DVC; {root.resolve()} is in none")
     return repo

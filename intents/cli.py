@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,14 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+
+
+def clean_up_when_ended() -> None:
+    """Let SIGTERM, and a terminal that is closed, end the program with its clean-up, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Windows has no SIGHUP, and nohup has it ignored. Who handles SIGTERM in their own way, as uvicorn does, is asked.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _expected() -> tuple[type[Exception], ...]:

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from intents.comparing import Comparison
 from intents.comparison_tables import Table, comparison_tables, shortened
 from intents.templating import template_environment
+from intents.texts import printable
 
 _TERMINAL_ROWS, _TERMINAL_COLUMNS = 20, 8
 _STYLES = {"": "", "good": "green", "bad": "red", "muted": "dim"}
@@ -29,7 +30,7 @@ def print_comparison(comparison: Comparison, file: TextIO) -> None:
             is_text = index < short.num_texts or name == "verdict"
             grid.add_column(Text(name), justify="left" if is_text else "right", overflow="fold")
         for row in short.rows:
-            grid.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
+            grid.add_row(*(Text(printable(cell.text), style=_STYLES[cell.tone]) for cell in row))
         console.print(grid)
     for note in comparison.notes:
         console.print(Text(f"note: {note}", style="yellow"))

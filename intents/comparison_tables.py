@@ -97,7 +97,8 @@ def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
     """Return settings as "train.seed 0 → 1", and which code or raw data is another."""
     settings = [f"{key} {_setting(a)} → {_setting(b)}" for key, (a, b) in changes.items() if "/" not in key]
     files = [key for key in changes if "/" in key]
-    return "; ".join([*settings, *([f"other {listed(files, 3)}"] if files else [])])
+    said = [*settings, *([f"other {listed(files, 3)}"] if files else [])]
+    return "; ".join(said) or "nothing: the same settings and seeds, run again"
 
 
 def _setting(value: Any) -> str:

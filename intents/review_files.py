@@ -130,14 +130,17 @@ def read_review(path: Path) -> list[ReviewRow]:
     header = content.partition("\n")[0]
     csv.field_size_limit(1 << 30)
     delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-    names = next(reader, [])
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names, *records = [*reader] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not valid CSV ({error}); is a quote left open?") from None
     needed = ("file", "row", "text", "intent", "corrected_intent", "reason")
     lacking = [name for name in needed if name not in names]
     if lacking:
         raise ValueError(f"{path} was not written by apps.review: it has no column {', '.join(lacking)}")
     rows = []
-    for number, cells in enumerate(reader, start=2):
+    for number, cells in enumerate(records, start=2):
         found = dict.fromkeys(needed, "") | {
             name: _as_meant(cell.strip()) for name, cell in zip(names, cells, strict=False)
         }

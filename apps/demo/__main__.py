@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import errno
 import logging
+import math
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from intents.cli import run
+from intents.cli import clean_up_when_ended, run
 from intents.params import PARAMS_PATH, read_params
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def main() -> None:
     """Serve until Ctrl-C."""
     options = parse_arguments()
     _check(options)
-    # Without a handler, SIGTERM would leave the folder of the uploads behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    clean_up_when_ended()  # else the folder of the uploads would stay behind
     with tempfile.TemporaryDirectory(prefix="intents-demo-") as uploads:
         os.environ.update(
             GRADIO_ANALYTICS_ENABLED="False",
@@ -74,8 +74,8 @@ def main() -> None:
 
 def _check(options: argparse.Namespace) -> None:
     for name in ("max_characters", "max_upload_mib", "max_rows", "concurrency", "queue", "keep", "threads"):
-        if getattr(options, name) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {getattr(options, name)}")
+        if not 0 < getattr(options, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be a number above 0, got {getattr(options, name)}")
     if not 0 <= options.threshold <= 1:
         raise ValueError(f"--threshold must be between 0 and 1, got {options.threshold}")
     if not 0 <= options.port < 65536:
@@ -139,10 +139,11 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
         )
     except OSError as error:
-        known = (
-            error.errno is not None and error.errno > 0
-        )  # create_server adds to the text; an unknown host has no errno
-        reason = os.strerror(error.errno) if known else error.strerror
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(
+                f"--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0 for all, got {host!r}"
+            ) from None
+        reason = os.strerror(error.errno) if error.errno else error.strerror  # create_server adds to the text
         raise ValueError(f"cannot listen on {host} port {port} ({reason}); try --port 0") from None
 
 

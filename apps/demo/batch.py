@@ -46,9 +46,9 @@ def answer_file(
         ValueError: `source` is no CSV file in UTF-8, has no such column, or too many rows.
 
     """
-    header, rows = _read(source, limits.rows)
-    if column not in header:
-        raise ValueError(f"the file has no column {column!r}; it has: {', '.join(header)[:500]}")
+    header, rows = _read(source, limits.rows, column)
+    if column not in header:  # but for blanks around it
+        column = next(name for name in header if name.strip() == column.strip())
     texts = [row[column] for row in rows]
     answers: list[Row] = []
     for start in range(0, len(texts), _ROWS_AT_ONCE):
@@ -70,7 +70,7 @@ def answer_file(
     return BatchResult(len(rows), actions[""], {name: actions[name] for name in ("act", "ask", "leave")}, preview)
 
 
-def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
+def _read(source: Path, most_rows: int, column: str) -> tuple[list[str], list[Row]]:
     try:
         text = source.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -80,10 +80,7 @@ def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
-        if not header or len(set(header)) < len(header):
-            raise ValueError("the first row must name the columns, each of them once")
-        if len(header) > _MOST_COLUMNS:  # short rows are filled up
-            raise ValueError(f"the file has {len(header):,} columns, more than {_MOST_COLUMNS}; leave some out")
+        _check_header(header, column)
         rows: list[Row] = []
         for cells in reader:
             if len(rows) == most_rows:
@@ -97,6 +94,20 @@ def _read(source: Path, most_rows: int) -> tuple[list[str], list[Row]]:
     if not rows:
         raise ValueError("the file has no rows below its header")
     return header, rows
+
+
+def _check_header(header: list[str], column: str) -> None:
+    if not header:
+        raise ValueError("the first row must name the columns")
+    double = next((name for name in header if header.count(name) > 1), None)
+    if double is not None:
+        raise ValueError(f"the first row must name each column once, and has {double!r} several times")
+    if column.strip() not in (name.strip() for name in header):
+        separated = len(header) == 1 and ";" in header[0]
+        remedy = "; its fields are separated by semicolons: save it with commas" if separated else ""
+        raise ValueError(f"the file has no column {column!r}; it has: {', '.join(header)[:500]}{remedy}")
+    if len(header) > _MOST_COLUMNS:  # short rows are filled up
+        raise ValueError(f"the file has {len(header):,} columns, more than {_MOST_COLUMNS}; leave some out")
 
 
 def _row(header: list[str], cells: list[str], line: int) -> Row:

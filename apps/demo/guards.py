@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _UPLOAD_PATH = "/gradio_api/upload"
-_OTHER_BYTES = 64 * 1024  # a question, as JSON, is far smaller
+_OTHER_BYTES = 64 * 1024  # what a question has beside its text, and gradio's own calls
+_CHARACTER_BYTES = 12  # at most, as JSON: two escapes for a character beyond the first 65,536
 _FORM_BYTES = 64 * 1024  # what multipart/form-data adds around an uploaded file
 _DRAINED_BYTES = 64 * 1024 * 1024
 _HEADERS = {
@@ -37,16 +38,17 @@ def refuse_downloads() -> None:
 class BodyLimit:
     """Answers 413 to a body larger than an upload (or, elsewhere, a question) may be, before it is read whole."""
 
-    def __init__(self, app: ASGIApp, upload_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, upload_bytes: int, characters: int) -> None:
         self._app = app
-        self._upload_bytes = upload_bytes
+        self._upload_bytes = upload_bytes + _FORM_BYTES
+        self._question_bytes = characters * _CHARACTER_BYTES + _OTHER_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         is_upload = scope["path"].rstrip("/") == _UPLOAD_PATH
-        most = self._upload_bytes + _FORM_BYTES if is_upload else _OTHER_BYTES
+        most = self._upload_bytes if is_upload else self._question_bytes
         length = dict(scope["headers"]).get(b"content-length", b"0")
         taken, started, refused = 0, False, length.isdigit() and int(length) > most
 

@@ -70,7 +70,7 @@ class Desk:
         try:
             for name in _names(first, second):
                 self.catalogue.fetch(name)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return _sentence(error)
         return ""
 
@@ -82,7 +82,7 @@ class Desk:
             return render("answers", answers=[])
         try:
             answers = [self.ask(str(text), name) for name in _names(first, second)]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return render("answers", problem=_sentence(error))
         return render("answers", answers=answers, text=str(text).strip())
 
@@ -92,7 +92,7 @@ class Desk:
             matrices = [
                 (name, showcase.confusion_of(self.catalogue.predictions_path(name))) for name in _names(first, second)
             ]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return render("matrices", problem=_sentence(error))
         return render("matrices", matrices=matrices)
 
@@ -111,10 +111,8 @@ class Desk:
             loaded = self.catalogue.load(first or WORKSPACE)
             folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
             target = folder / f"{Path(upload).stem[:80]}-answered.csv"
-            result = batch.answer_file(
-                Path(upload), target, loaded, column.strip(), self.limits, self.threshold, progress
-            )
-        except ValueError as error:
+            result = batch.answer_file(Path(upload), target, loaded, column, self.limits, self.threshold, progress)
+        except (ValueError, OSError) as error:
             return render("batch", problem=_sentence(error)), gr.DownloadButton(visible=False)
         summary = render(
             "batch",
@@ -242,6 +240,6 @@ def _names(first: str | None, second: str | None) -> list[str]:
     return [name.strip() for name in (first or WORKSPACE, second) if name and name.strip()]
 
 
-def _sentence(error: ValueError) -> str:
+def _sentence(error: Exception) -> str:
     message = str(error)
     return message[0].upper() + message[1:] + "."

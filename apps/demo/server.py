@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, StrictStr
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -43,7 +45,7 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-            Middleware(BodyLimit, upload_bytes=limits.upload_bytes),
+            Middleware(BodyLimit, upload_bytes=limits.upload_bytes, characters=limits.characters),
         ],
     )
     gate, downloads = Gate(limits.concurrency, limits.queue), Gate(1, limits.queue)
@@ -64,21 +66,7 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
         """Return the names of the classifiers at hand; any other revision's name works too."""
         return [name for _, name in desk.catalogue.choices()]
 
-    @server.exception_handler(ValueError)
-    async def explain(request: Request, error: ValueError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
-
-    @server.exception_handler(RequestValidationError)
-    async def explain_shape(request: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors())
-        return JSONResponse({"error": wrong}, 422)
-
-    @server.exception_handler(Busy)
-    async def explain_busy(request: Request, error: Busy) -> JSONResponse:
-        return JSONResponse(
-            {"error": "too many clients are waiting; try again in a few seconds"}, 503, {"Retry-After": "5"}
-        )
-
+    _explain_mistakes(server)
     return gr.mount_gradio_app(
         server,
         build_page(desk, url),
@@ -92,3 +80,32 @@ def build_server(desk: Desk, url: str, hosts: Sequence[str]) -> FastAPI:
         js=ON_LOAD,
         enable_monitoring=False,
     )
+
+
+def _explain_mistakes(server: FastAPI) -> None:
+    @server.exception_handler(ValueError)
+    async def explain(request: Request, error: ValueError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @server.exception_handler(OSError)
+    async def explain_outage(request: Request, error: OSError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 500)
+
+    @server.exception_handler(HTTPException)
+    async def explain_refusal(request: Request, error: HTTPException) -> Response:
+        if not request.url.path.startswith("/api/"):
+            return await http_exception_handler(request, error)
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @server.exception_handler(RequestValidationError)
+    async def explain_shape(request: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors())
+        if "json" not in request.headers.get("content-type", ""):
+            wrong = "send a JSON object, with the header Content-Type: application/json"
+        return JSONResponse({"error": wrong}, 422)
+
+    @server.exception_handler(Busy)
+    async def explain_busy(request: Request, error: Busy) -> JSONResponse:
+        return JSONResponse(
+            {"error": "too many clients are waiting; try again in a few seconds"}, 503, {"Retry-After": "5"}
+        )

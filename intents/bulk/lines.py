@@ -83,6 +83,6 @@ def json_records(file: TextIO) -> Iterator[tuple[dict[str, Any], str]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield {}, f"not valid JSON: {getattr(error, 'msg', 'nested too deep')}"
+            yield {}, f"not valid JSON: {getattr(error, 'msg', 'nested too deep, or a number too long')}"
             continue
         yield (value, "") if isinstance(value, dict) else ({}, f"not a JSON object: {type(value).__name__}")

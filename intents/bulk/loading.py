@@ -31,6 +31,8 @@ def load_scorer(folder: Path, variant: str = DEFAULT_VARIANT, num_threads: int |
         from intents.bulk.onnx_scoring import OnnxScorer
 
         return OnnxScorer(folder, variant, num_threads)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name the folder that holds the classifier")
     if not has_model(folder):
         raise ValueError(
             f"{folder} holds no classifier (neither model.onnx nor config.json): run `dvc repro`, or"

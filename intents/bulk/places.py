@@ -51,7 +51,10 @@ def filesystem_of(place: str) -> tuple[Any, str]:
         ValueError: there is no such kind of URL, or its package is not installed.
 
     """
-    protocol = urlsplit(place).scheme if "://" in place else "file"
+    if "://" not in place:  # fsspec would take :: in a file's name for a chain of stores
+        local = fsspec.filesystem("file")
+        return local, local._strip_protocol(place)
+    protocol = urlsplit(place).scheme
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
     except ImportError as error:

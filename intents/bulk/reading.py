@@ -124,6 +124,11 @@ def _open_lines(source: Source, text: io.TextIOWrapper, bytes_read: Callable[[],
     if source.format == "jsonl":
         records = _readable(source, json_records(text))
         first = list(itertools.islice(records, _SPECIMEN_RECORDS))
+        if first and not any(row for row, _ in first):
+            problem = first[0][1]
+            raise ValueError(
+                f"{source.place}: no line holds a JSON object ({problem}); JSONL has one object on each line"
+            )
         if first and not any(source.text_column in row for row, _ in first):
             _refuse(source, list(dict.fromkeys(name for row, _ in first for name in row)))
         return Table(None, _windows(source, itertools.chain(first, records)), bytes_read)

@@ -18,9 +18,16 @@ class TorchScorer:
     """A checkpoint such as models/classifier, on a GPU where there is one.
 
     Its calibration lies beside the weights, or in `calibration_dir`.
+
+    Raises:
+        ValueError: a part is missing or damaged.
+
     """
 
     def __init__(self, folder: Path, num_threads: int | None = None, calibration_dir: Path | None = None) -> None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if not (folder / name).is_file():  # transformers would make do with an empty vocabulary
+                raise ValueError(f"{folder} has no {name}: copy it anew, or `dvc pull {folder}`")
         import torch
         import transformers
 
@@ -32,7 +39,10 @@ class TorchScorer:
             torch.set_num_threads(num_threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_classifier(folder).to(self._device)
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except ValueError as error:
+            raise ValueError(f"{folder}: its tokenizer is damaged ({error}); copy it anew") from None
         names = self._model.config.id2label
         self.intents = [str(names[label]) for label in sorted(names, key=int)]
         self.calibration = read_calibration(calibration_dir or folder, self.intents)
