@@ -19,7 +19,8 @@ from typing import Any
 from apps.review_data import LengthParams, ReviewedParams, read_prepared
 from intents.cli import run
 from intents.params import load_params
-from intents.rows import SPLITS, RawRows
+from intents.records import RawRows
+from intents.rows import SPLITS
 
 ENCODER_DIR = Path("models/encoder")
 CLASSIFIER_DIR = Path("models/classifier")

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict
 
 from intents.params import Params
+from intents.records import RawRows
 from intents.review_files import SourceRow, locate_rows
-from intents.rows import RawRows
 from intents.sources import SourceParams
 
 PREPARED_DIR = Path("data/prepared")

@@ -46,6 +46,10 @@ def read_pairs(path: Path) -> list[Pair]:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader]
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(
+            f"evaluate.behaviour_pairs: {path} is no file; name a CSV file of pairs, or data/none for none"
+        ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"evaluate.behaviour_pairs: {path} is not UTF-8 ({error}); save it as UTF-8") from None
     except csv.Error as error:

@@ -45,15 +45,17 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     write_json(folder / CALIBRATION_FILE, asdict(calibration))
 
 
-def read_calibration(folder: Path, intents: Sequence[str]) -> Calibration:
-    """Return the calibration in `folder`; temperature 1 and no thresholds where there is none.
+def read_calibration(folder: Path, intents: Sequence[str], required: bool = False) -> Calibration:
+    """Return the calibration in `folder`; unless it is `required`, temperature 1 and no thresholds where there is none.
 
     Raises:
-        ValueError: the file is there, but does not suit the classifier's `intents`.
+        ValueError: the file does not suit the classifier's `intents`, or is missing where it is `required`.
 
     """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
+        if required:  # without thresholds a car would act on whatever is likeliest
+            raise ValueError(f"{path} is missing: run `dvc repro calibrate`")
         return Calibration()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """How every command of the project ends when its user made a mistake."""
 
+import io
 import os
 import select
 import signal
@@ -13,6 +14,9 @@ def run(main: Callable[[], None]) -> None:
     So does, without a message, a reader of standard output that stops early, such as head. A bug (any other exception)
     keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack characters of the data
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         if sys.stdout is not None:  # it was closed before this started
@@ -21,7 +25,9 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
             raise SystemExit(141) from None  # what a shell reports of a command that SIGPIPE ended
-        sys.stderr.write(f"error: {error}\n")
+        # pyarrow's says the path alone.
+        missing = isinstance(error, FileNotFoundError) and error.strerror is None
+        sys.stderr.write(f"error: {error}{' does not exist: run `dvc repro`' if missing else ''}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -30,6 +30,8 @@ def normalise(text: str) -> str:
         folded = text.casefold()
         return _NOT_WORD.sub(" ", folded).strip() or folded.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
+    if not any(map(str.isalnum, folded)):
+        return folded.strip()
     return _NOT_WORD.sub(_blank, folded).strip() or folded.strip()
 
 

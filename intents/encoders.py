@@ -138,16 +138,16 @@ def _check_parts(name: str, folder: Path) -> str:
             f"encoder.name {name!r}: transformers has no architecture {config.get('model_type')!r}, and code that"
             " comes with a model is never run"
         ) from None
+    # Without one transformers would make do with an empty vocabulary.
+    if not any(path for pattern in ("tokenizer.json", "vocab.*", "*.model") for path in folder.glob(pattern)):
+        raise ValueError(f"encoder.name {name!r}: has no tokenizer.json, vocab.txt, vocab.json or *.model")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, ImportError, TypeError) as error:
+        # TypeError: its vocabulary has another name than the files that are taken along.
+        reason = " ".join(str(error).split())
+        raise ValueError(f"encoder.name {name!r}: has no usable tokenizer ({reason})") from None
     if not (folder / "tokenizer.json").is_file():
-        # transformers would make do with an empty vocabulary.
-        if not any(path for pattern in ("vocab.*", "*.model") for path in folder.glob(pattern)):
-            raise ValueError(f"encoder.name {name!r}: has no tokenizer.json, vocab.txt, vocab.json or *.model")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (ValueError, OSError, ImportError, TypeError) as error:
-            # TypeError: its vocabulary has another name than the files that are taken along.
-            reason = " ".join(str(error).split())
-            raise ValueError(f"encoder.name {name!r}: has no usable tokenizer ({reason})") from None
         if not tokenizer.is_fast:
             raise ValueError(
                 f"encoder.name {name!r}: its tokenizer ({type(tokenizer).__name__}) exists in Python alone; take an"
@@ -160,6 +160,14 @@ def _check_parts(name: str, folder: Path) -> str:
 def _check_weights(name: str, folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing:
+            raise ValueError(
+                f"encoder.name {name!r}: {missing[0]} is missing, which {index.name} names; fetch it whole"
+            )
     for path in sorted(folder.glob("model*.safetensors")):
         try:
             with safe_open(path, "np"):

@@ -19,23 +19,36 @@ def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
     The temporary path is to become a file, or a `folder`: each replaces only its own kind.
 
     Raises:
-        ValueError: `path` is of the other kind, or a device or a pipe, which must not be replaced.
+        ValueError: as `check_replaceable`.
 
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is neither a file nor a folder; name another output")
-    if path.exists() and path.is_dir() != folder:
-        raise ValueError(f"{path} is a {'file; name a folder' if folder else 'folder; name a file'}")
+    check_replaceable(path, folder)
+    if folder and path.is_symlink():  # the folder is elsewhere, on a larger disk for instance; the link stays
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
+    former = temporary.with_suffix(".former")
     _remove(temporary)  # a killed run with the same process id, common in containers, leaves one
     try:
         yield temporary
         if path.is_dir():
-            _remove(path)
+            os.replace(path, former)
         os.replace(temporary, path)
     finally:
+        if former.exists() and not path.exists():
+            os.replace(former, path)
         _remove(temporary)
+        _remove(former)
+
+
+def check_replaceable(path: Path, folder: bool = False) -> None:
+    """Raise ValueError where a file, or a `folder`, could not be put at `path` in the place of what is there."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a folder; name another output")
+    if path.exists() and path.is_dir() != folder:
+        raise ValueError(f"{path} is a {'file; name a folder' if folder else 'folder; name a file'}")
+    if folder and os.path.ismount(path):
+        raise ValueError(f"{path} is a mount point, which cannot be replaced; mount the folder above it")
 
 
 def beside(path: Path) -> Path:

@@ -20,7 +20,11 @@ _SHUTDOWN_S = 10
 
 def num_launched() -> int | None:
     """Return how many processes torchrun or `launch` started on all machines; None: this one was started by itself."""
-    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else None
+    if "LOCAL_RANK" not in os.environ:
+        return None
+    if "WORLD_SIZE" not in os.environ:
+        raise ValueError("LOCAL_RANK is set, WORLD_SIZE is not: unset it, or start with torchrun, which sets both")
+    return int(os.environ["WORLD_SIZE"])
 
 
 def num_together(devices: int | Literal["auto"]) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from intents.correcting import edit_table
 from intents.duplicates import normalise
+from intents.records import Columns, RawRows
 from intents.review_files import UNLABELLED, ReviewRow
-from intents.rows import Columns, RawRows
 
 _Place = tuple[str, int]  # file and row
 

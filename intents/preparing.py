@@ -18,7 +18,8 @@ from intents.checking import (
 )
 from intents.duplicates import like_any, near_duplicate_groups, pairs_across
 from intents.problems import raise_problems
-from intents.rows import SPLITS, RawRows
+from intents.records import RawRows
+from intents.rows import SPLITS
 from intents.selecting import Selection, check_left, leave_out_near_official, select_rows
 from intents.splitting import TooFewGroupsError, stratified_group_split
 from intents.unlabelled import check_unlabelled, count_unlabelled, without_known

@@ -11,7 +11,7 @@ from typing import Any
 from intents.bulk.places import FORMATS, format_of
 from intents.bulk.reading import Source, open_table
 from intents.files import write_csv
-from intents.rows import RawRows
+from intents.records import RawRows
 
 _FORMULA = ("=", "+", "-", "@", "'")  # as a cell begins; the last is the mark of those that are none
 MISLABELLED, NEIGHBOUR, UNLABELLED = "mislabelled", "neighbour", "unlabelled"

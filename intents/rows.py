@@ -1,58 +1,15 @@
 """Reads texts and their labels from CSV, TSV, JSONL or Parquet and says everything that is wrong with them at once."""
 
 import csv
-import io
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intents.cells import holds_rows, plain_values, without_surrogates
-from intents.problems import Problem, raise_problems
+from intents.cells import without_surrogates
+from intents.records import REMEDY, TORN, Columns, RawRows, csv_records, decode, jsonl_records, parquet_records
 from intents.texts import is_empty
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_TORN = (
-    "a text that begins with a quotation mark takes in {} line(s) that look like rows; quote the whole text, and double"
-    " the marks in it"
-)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns to read; `kind` and `split` are read where the file has them, None ignores them."""
-
-    text: str = "text"
-    intent: str = "intent"
-    kind: str | None = "kind"
-    split: str | None = "split"
-
-
-@dataclass
-class RawRows:
-    """The rows of one file, column by column, in the file's order, and what is wrong with them.
-
-    `numbers` are row numbers as a spreadsheet shows them: the header of a CSV file is row 1. JSONL and Parquet have no
-    header, their first row is 1.
-    """
-
-    path: Path
-    numbers: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    intents: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    header: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def complain(self, number: int, message: str) -> None:
-        """Note a problem of row `number`."""
-        self.problems.append(Problem(message, str(self.path), number))
 
 
 def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: bool = True) -> RawRows:
@@ -76,12 +33,12 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; valid: {', '.join(SUFFIXES)}{packed}")
     rows = RawRows(path)
     if path.suffix.lower() == ".parquet":
-        records, first = _parquet_records(path, columns, labelled), 1
+        records, first = parquet_records(path, columns, labelled), 1
     elif path.suffix.lower() == ".jsonl":
-        records, first = _jsonl_records(_decode(path, encoding), rows), 1
+        records, first = jsonl_records(decode(path, encoding), rows), 1
     else:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        records, first = _csv_records(_decode(path, encoding), delimiter, rows), 2
+        records, first = csv_records(decode(path, encoding), delimiter, rows), 2
     rows.header = next(records)
     positions = _find_columns(path, columns, rows.header, labelled)
     several_lines: list[tuple[int, str]] = []
@@ -94,7 +51,7 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8", labelled: b
     for number, cell in several_lines:
         num_rows = _num_rows_in(cell, len(rows.header), rows.header.index(columns.intent), intents)
         if num_rows:
-            rows.complain(number, _TORN.format(num_rows))
+            rows.complain(number, TORN.format(num_rows))
     return rows
 
 
@@ -143,10 +100,10 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
             found = "nothing" if cell is None else type(cell).__name__
-            remedy = "; save the column as text or whole numbers" if name != "text" and type(cell) is float else ""
+            remedy = "" if cell is None else "; save the column as text"
             return rows.complain(number, f"{name} must be a string, found {found}{remedy}")
         if without_surrogates(cell) != cell:
-            return rows.complain(number, f"{name} has bytes that are not {encoding}; set prepare.encoding")
+            return rows.complain(number, f"{name} has bytes that are not {encoding}; {REMEDY}")
     text, intent, kind, split = (cell.strip() for cell in cells)
     if labelled and (is_empty(text) or not intent):
         return rows.complain(number, f"empty {'text' if is_empty(text) else 'intent'}")
@@ -160,95 +117,3 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
     rows.intents.append(intent)
     rows.kinds.append(kind)
     rows.splits.append(split)
-
-
-def _decode(path: Path, encoding: str) -> str:
-    try:
-        # Undecodable bytes become lone surrogates, so that each bad row can be named afterwards.
-        return path.read_bytes().decode(encoding, errors="surrogateescape").removeprefix("\ufeff")
-    except LookupError:
-        raise ValueError(f"prepare.encoding: unknown encoding {encoding!r}; try utf-8, latin-1 or utf-16") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not {encoding} ({error.reason} at byte {error.start}); set prepare.encoding"
-        ) from None
-    except ValueError as error:  # encodings of other things than files, such as idna
-        raise ValueError(f"prepare.encoding: {encoding!r} cannot be used ({error}); try utf-8 or latin-1") from None
-
-
-def _csv_records(content: str, delimiter: str, rows: RawRows) -> Iterator[Any]:
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    number = 1
-    try:
-        for cells in reader:
-            if header is None:
-                header = cells
-                yield header
-                continue
-            number += 1
-            torn = next(filter(holds_rows, cells), None) if delimiter == "\t" else None
-            if torn is not None:
-                rows.complain(number, _TORN.format(len(torn.splitlines()) - 1))
-                yield None
-                continue
-            if len(cells) == len(header):
-                yield cells
-                continue
-            if cells:  # an empty line counts as a row and is passed over
-                rows.complain(
-                    number,
-                    f"{len(cells)} fields where the header has {len(header)}; quote texts that contain {delimiter!r}",
-                )
-            yield None
-    except csv.Error as error:
-        row = number if header is None else number + 1
-        rows.complain(row, f"not valid CSV ({error}); is a quote left open? Rows below it were not checked")
-    if header is None:
-        raise_problems(rows.problems)
-        raise ValueError(f"{rows.path} is empty: it needs a header and rows")
-
-
-def _jsonl_records(content: str, rows: RawRows) -> Iterator[Any]:
-    if content.lstrip().startswith("[") and content.rstrip().endswith("]"):
-        raise ValueError(f"{rows.path} is one JSON list; JSONL has one object on each line")
-    parsed: list[dict[str, Any] | None] = []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            parsed.append(None)
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:  # numbers of thousands of digits are refused, too
-            value = None
-            rows.complain(number, f"not valid JSON ({getattr(error, 'msg', 'nested too deep, or a number too long')})")
-        else:
-            if not isinstance(value, dict):
-                rows.complain(number, f"must be a JSON object, found {type(value).__name__}")
-                value = None
-        parsed.append(value)
-    names = list(dict.fromkeys(name for value in parsed if value for name in value))
-    if not names:
-        raise_problems(rows.problems)
-        raise ValueError(f"{rows.path} is empty: it needs a JSON object on each line")
-    yield names
-    for value in parsed:
-        yield None if value is None else [value.get(name) for name in names]
-
-
-def _parquet_records(path: Path, columns: Columns, labelled: bool) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        yield names
-        read = (columns.text, columns.intent, columns.kind, columns.split) if labelled else (columns.text,)
-        wanted = [name for name in names if name in read]
-        for batch in file.iter_batches(columns=wanted):
-            values = {name: plain_values(batch.column(name)) for name in wanted}
-            yield from ([values[name][i] if name in values else None for name in names] for i in range(len(batch)))
-    except (pa.ArrowException, OSError, OverflowError) as error:  # Python lacks times beyond the year 9999
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from None

@@ -9,7 +9,8 @@ import numpy as np
 from intents.checking import Example, check_excluded, check_spellings, check_splits, is_official
 from intents.duplicates import like_any, normalise
 from intents.problems import Problem
-from intents.rows import SPLITS, RawRows
+from intents.records import RawRows
+from intents.rows import SPLITS
 
 
 @dataclass

@@ -1,9 +1,11 @@
 """Which files hold the data, and how they are read."""
 
+import os
 from pathlib import Path
 
 from intents.params import Params
-from intents.rows import Columns, RawRows, read_rows
+from intents.records import Columns, RawRows
+from intents.rows import read_rows
 
 NO_SOURCE = Path("data/none")
 
@@ -34,10 +36,10 @@ class SourceParams(Params):
                 for.
 
         """
-        named: dict[Path, str] = {}
+        named: dict[str, str] = {}
         for setting in ("source", "validation_source", "test_source", "unlabelled_source"):
             path = getattr(self, setting)
-            other = named.setdefault(path.resolve(), setting)
+            other = named.setdefault(os.path.realpath(path), setting)
             if other != setting and path != NO_SOURCE:
                 raise ValueError(
                     f"prepare.{other} and prepare.{setting} name the same file, {path}: what is measured on rows that"

@@ -23,6 +23,8 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
         ValueError: the encoder in `folder` cannot hold that many tokens, or has none to pad with.
 
     """
+    if not (folder / "config.json").is_file():  # transformers would take it for the name of a model on the Hub
+        raise ValueError(f"{folder} holds no encoder (no config.json): run `dvc repro encoder`")
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -49,9 +51,10 @@ def tokenize_table(source: Path, target: Path, tokenizer: Any, augment: Augment 
     """Write the token ids and labels of the texts in `source` to `target`; no padding.
 
     After all of them, so that a row keeps its number, follow the texts that `augment` makes of each 10,000, under the
-    labels of their originals. Returns the numbers of rows, tokens and truncated rows.
+    labels of their originals. Returns the numbers of rows, tokens, truncated rows, and tokens
+    that stand for what the vocabulary lacks.
     """
-    counts = {"rows": 0, "tokens": 0, "truncated": 0}
+    counts = {"rows": 0, "tokens": 0, "truncated": 0, "unknown": 0}
     schema = with_facts(SCHEMA, intents=intents_of(source), max_length=tokenizer.model_max_length)
     with pq.ParquetFile(source) as file, table_writer(target, schema) as writer:
 
@@ -61,6 +64,7 @@ def tokenize_table(source: Path, target: Path, tokenizer: Any, augment: Augment 
             writer.write_batch(pa.record_batch([ids, labels], schema=schema))
             counts["rows"] += len(texts)
             counts["tokens"] += len(ids.values)
+            counts["unknown"] += int((ids.values.to_numpy() == tokenizer.unk_token_id).sum())
             counts["truncated"] += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
 
         for texts, labels in _batches(file):

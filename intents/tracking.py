@@ -112,7 +112,11 @@ class _Wandb(_Apart):
 
     def __init__(self, project: str, name: str | None, config: dict[str, Any], folder: Path) -> None:
         super().__init__()
+        if not os.environ.get("WANDB_MODE", "offline").strip():  # as a file of variables leaves it; wandb takes offence
+            del os.environ["WANDB_MODE"]
         mode = os.environ.get("WANDB_MODE")
+        if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):  # as transformers has it
+            mode = "disabled"
         if mode and mode not in _WANDB_MODES:
             raise ValueError(f"WANDB_MODE: unknown mode {mode!r}; valid: {', '.join(_WANDB_MODES)}")
         folder.mkdir(parents=True, exist_ok=True)

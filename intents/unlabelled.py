@@ -5,7 +5,7 @@ from typing import Any
 
 from intents.duplicates import normalise, unlike_known
 from intents.problems import Problem
-from intents.rows import RawRows
+from intents.records import RawRows
 
 _NO_LABEL = -1
 

@@ -71,7 +71,7 @@ def facts(example: str) -> dict[str, Any]:
     config = json.loads((TRAINED_DIR / "config.json").read_text(encoding="utf-8"))
     intents = [config["id2label"][label] for label in sorted(config["id2label"], key=int)]
     all_params = read_params()
-    calibration = read_calibration(CALIBRATION_DIR, intents)
+    calibration = read_calibration(CALIBRATION_DIR, intents, required=True)
     scope = load_params("prepare", OutOfScopeParams)
     return {
         "intents": intents,

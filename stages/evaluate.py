@@ -73,10 +73,10 @@ def read_settings() -> tuple[EvaluateParams, list[behaviour.Pair] | None]:
 
 def check_settings() -> None:
     """Raise ValueError where the settings of this stage or the pairs are wrong: `train` asks before it begins."""
-    try:
+    pairs = load_params("evaluate", EvaluateParams).behaviour_pairs
+    tracked = any(Path(f"{path}.dvc").exists() for path in (pairs, *pairs.parents))
+    if pairs.exists() or not tracked:  # else DVC fetches them later
         read_settings()
-    except FileNotFoundError:  # DVC may fetch them later
-        return
 
 
 def answer_test_split() -> tuple[Answers, pa.Table]:
@@ -89,7 +89,7 @@ def answer_test_split() -> tuple[Answers, pa.Table]:
     rows = pq.read_table(PREPARED_PATH)
     texts, kinds = (rows.column(name).to_pylist() for name in ("text", "kind"))
     labels_n, logits_nc = answer_split(TRAINED_DIR, TOKENIZED_PATH)
-    calibration = read_calibration(CALIBRATION_DIR, intents)
+    calibration = read_calibration(CALIBRATION_DIR, intents, required=True)
     return Answers(intents, texts, kinds, labels_n, logits_nc, calibration, [name for name in untrained if name]), rows
 
 

@@ -72,7 +72,7 @@ def write_graph(folder: Path) -> tuple[Any, Logits]:
         intents=intents,
         max_length=tokenizer.model_max_length,
         pad_token_id=tokenizer.pad_token_id,
-        **asdict(read_calibration(CALIBRATION_DIR, intents)),
+        **asdict(read_calibration(CALIBRATION_DIR, intents, required=True)),
         checkpoint_sha256=sha256_of(TRAINED_DIR / "model.safetensors"),
     )
     write_json(folder / SETTINGS_FILE, asdict(settings))

@@ -18,7 +18,8 @@ from intents.files import write_csv, write_json
 from intents.listing import listed
 from intents.params import load_params
 from intents.preparing import SCHEMA, Prepared, prepare
-from intents.rows import SPLITS, RawRows
+from intents.records import RawRows
+from intents.rows import SPLITS
 from intents.tables import with_facts, write_table
 
 PREPARED_DIR = Path("data/prepared")
@@ -48,10 +49,16 @@ class PrepareParams(sources.SourceParams):
 
 
 def read_tables(params: PrepareParams) -> list[RawRows]:
-    """Read the source files; rows of an official validation or test file carry that split."""
+    """Read the source files; rows of an official validation or test file carry that split, and may name no other."""
     tables = params.read()
-    for split in tables.keys() - {"train"}:
-        tables[split].splits = [split] * len(tables[split])
+    for split, table in tables.items():
+        for number, named in zip(table.numbers, table.splits, strict=True):
+            if named and split != "train" and named != split:
+                table.complain(number, f"says {named}, but prepare.{split}_source makes it {split}; take the row out")
+            elif split == "train" and named != "train" and named in tables:
+                table.complain(number, f"says {named}, for which prepare.{named}_source names a file; take the row out")
+        if split != "train":
+            table.splits = [split] * len(table)
     return list(tables.values())
 
 

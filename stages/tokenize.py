@@ -23,6 +23,7 @@ ENCODER_DIR = Path("models/encoder")
 PREPARED_DIR = Path("data/prepared")
 TOKENIZED_DIR = Path("data/tokenized")
 METRICS_PATH = Path("metrics/tokenize.json")
+MANY_UNKNOWN = 0.05  # of all tokens, those at the ends of texts included
 
 
 class TokenizeParams(Params):
@@ -46,7 +47,9 @@ def main() -> None:
         for split, augment in (("train", mistype), ("validation", None), ("test", None), ("unlabelled", None))
     }
     mistyped = counts["train"]["rows"] - pq.read_metadata(PREPARED_DIR / "train.parquet").num_rows
-    rows, tokens, truncated = (sum(c[key] for c in counts.values()) for key in ("rows", "tokens", "truncated"))
+    rows, tokens, truncated, unknown = (
+        sum(c[key] for c in counts.values()) for key in ("rows", "tokens", "truncated", "unknown")
+    )
     metrics = {
         "truncated": {split: count["truncated"] for split, count in counts.items()},
         "mistyped": mistyped,
@@ -57,6 +60,11 @@ def main() -> None:
         f"tokenized {rows} texts, {truncated} of them cut at {params.max_length} tokens (tokenize.max_length);"
         f" {mistyped} are mistyped copies of training texts"
     )
+    if unknown > MANY_UNKNOWN * tokens:
+        print(
+            f"warning: {unknown / tokens:.0%} of the tokens stand for what the encoder's vocabulary lacks, such as"
+            " another script or emojis; name an encoder that knows it (encoder.name)"
+        )
 
 
 if __name__ == "__main__":

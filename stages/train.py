@@ -21,7 +21,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from intents.allocation import keep_freed_memory
 from intents.cli import run
 from intents.devices import Claim, WhenBusy, claim_devices, with_models
-from intents.files import atomic_path, write_csv, write_json
+from intents.files import atomic_path, check_replaceable, write_csv, write_json
 from intents.launching import is_first, launch, num_launched, num_together, work
 from intents.params import Params, load_params, read_params
 from intents.tables import intents_of
@@ -80,7 +80,7 @@ class TrainParams(Params):
     devices: Literal["auto"] | Annotated[int, Field(ge=1)]
     metric_for_best: Literal["accuracy", "macro_f1", "log_loss"]
     patience: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
     @field_validator("gradient_accumulation")
     @classmethod
@@ -157,6 +157,8 @@ def main() -> None:
         )
     if is_first():
         check_later_settings()
+        for path in (TRAINED_DIR, ADAPTER_DIR):
+            check_replaceable(path, folder=True)
     durable_dir = Path(os.environ.get("DVC_ROOT", ".")) / ".cache"
     claim = claim_devices(params.devices, runtime.when_busy, durable_dir / "devices")
     train = partial(_train, params, tracking, runtime, durable_dir, claim)
@@ -234,7 +236,14 @@ def _train(
         if checkpoints is not None:
             checkpoints.remove()
     if learnt:
-        print(f"the labelled rows alone: validation {_line(learnt['self_training']['validation_before'])}")
+        before = learnt["self_training"]["validation_before"]
+        print(f"the labelled rows alone: validation {_line(before)}")
+        sign = -1 if params.metric_for_best == "log_loss" else 1
+        if sign * before[params.metric_for_best] > sign * metrics["validation"][params.metric_for_best]:
+            print(
+                f"warning: by {params.metric_for_best} the unlabelled texts made it worse"
+                " (-S prepare.unlabelled_source=data/none does without)"
+            )
     print(
         f"best state: epoch {result.best['epoch']:g}, validation {_line(metrics['validation'])}; saved to {TRAINED_DIR}"
     )

@@ -13,7 +13,7 @@ from tests.tiny_encoder import write_bert
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTENTS = ("close_window", "no_intent", "open_window")
-_ENVIRONMENT = {
+ENVIRONMENT = {
     **os.environ,
     "GIT_AUTHOR_NAME": "Tester",
     "GIT_AUTHOR_EMAIL": "tester@example.org",
@@ -104,7 +104,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> str:
         command = ("python", "-m", *command)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         done = subprocess.run(
-            command, cwd=folder, env=_ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, timeout=300
+            command, cwd=folder, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, timeout=300
         )
         output.seek(0)
         printed = output.read()

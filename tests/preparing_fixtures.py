@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from intents.preparing import prepare
-from intents.rows import RawRows
+from intents.records import RawRows
 
 VERBS = ["open", "lower", "shut", "raise", "wash", "move"]
 THINGS = [

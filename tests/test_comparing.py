@@ -290,6 +290,12 @@ def test_what_is_not_acted_on_the_same_texts_is_not_tested():
     assert "What would a car do differently?" not in to_markdown(comparison)
 
 
+def test_a_rerun_with_the_same_settings_is_called_so():
+    again = replace(make_result("again", wrong=[3]), settings=BASE.settings)
+    table = headline_table(compare([BASE, again], 0.95, 500))
+    assert table.rows[1][1].text == "nothing: the same settings and seeds, run again"
+
+
 def test_results_that_are_right_on_the_same_rows_are_not_called_luck():
     other = replace(BASE, name="other", settings=BASE.settings | {"train.rate": 0.2})
     (pair,) = compare([BASE, other], 0.95, 500).pairs

@@ -103,6 +103,24 @@ def test_the_call_explains_a_mistake(server: str, question: dict[str, object], s
     assert message in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "message"),
+    [
+        (
+            b'{"text": "open it"}',
+            "application/x-www-form-urlencoded",
+            422,
+            "with the header Content-Type: application/json",
+        ),
+        (b'{"text": "\xff"}', "application/json", 400, "error parsing the body"),
+    ],
+)
+def test_a_body_that_is_no_json_is_explained(server: str, body: bytes, kind: str, status: int, message: str) -> None:
+    response = httpx.post(f"{server}/api/classify", content=body, headers={"Content-Type": kind})
+    assert response.status_code == status
+    assert message in response.json()["error"]
+
+
 def test_refuses_ten_megabytes_whether_announced_or_not(server: str) -> None:
     body = json.dumps({"text": "x" * 10_000_000}).encode()
 
@@ -113,7 +131,7 @@ def test_refuses_ten_megabytes_whether_announced_or_not(server: str) -> None:
     for content in (body, pieces()):
         response = httpx.post(f"{server}/api/classify", content=content, timeout=60)
         assert response.status_code == 413
-        assert "larger than 64 KiB" in response.json()["error"]
+        assert "larger than 65 KiB" in response.json()["error"]
     assert classify(server, text="open my window").status_code == 200
 
 
@@ -252,7 +270,13 @@ def test_a_port_in_use_is_one_line_and_not_a_traceback(server: str, tmp_path: Pa
 
 
 def test_an_option_out_of_range_names_itself(tmp_path: Path) -> None:
-    assert start_demo(tmp_path, "--max-rows", "0") == (1, "error: --max-rows must be above 0, got 0\n")
+    assert start_demo(tmp_path, "--max-rows", "0") == (1, "error: --max-rows must be a number above 0, got 0\n")
+    too_many = "error: --max-upload-mib must be a number above 0, got inf\n"
+    assert start_demo(tmp_path, "--max-upload-mib", "inf") == (1, too_many)
+    nowhere = (
+        "error: --host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0 for all, got '192.0.2.1'\n"
+    )
+    assert start_demo(tmp_path, "--host", "192.0.2.1") == (1, nowhere)
 
 
 def test_says_what_to_install_where_gradio_is_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import re
 import shutil
 import threading
 import weakref
@@ -13,7 +14,7 @@ import anyio
 import httpx
 import pytest
 
-from apps.demo.answering import answer
+from apps.demo.answering import _why, answer
 from apps.demo.batch import answer_file
 from apps.demo.catalogue import Catalogue, Loaded
 from apps.demo.limits import Busy, Gate
@@ -85,6 +86,8 @@ def test_columns_of_the_file_that_are_called_as_the_answers_are_stay_as_they_wer
         (b"text\n", "no rows"),
         (b"text," + b",".join(b"c%d" % i for i in range(2000)) + b"\nx\n", "2,001 columns, more than 200"),
         (b"utterance\nopen my window\n", "no column 'text'; it has: utterance"),
+        (b"id;text\n1;open my window, please\n", "separated by semicolons: save it with commas"),
+        (b"text,,\nopen it,,\n", "name each column once, and has '' several times"),
         (b"text\nopen, my, window\n", "line 2 has 3 cells"),
         (b"text\n" + b"hello\n" * 21, "more than 20 rows"),
         (b'text\n"' + b"x" * 200_000, "not valid CSV"),
@@ -191,3 +194,27 @@ def test_the_rest_call_says_when_to_come_again_where_too_many_wait(loaded: Loade
 
     anyio.run(crowd)
     assert statuses == [503, 200, 200]
+
+
+def test_a_column_is_found_whatever_blanks_are_around_its_name(loaded: Loaded, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("id, text \n1,open my window\n")
+    for column in ("text", " text "):
+        result = answer_file(source, target, loaded, column, LIMITS, 0.5, lambda done: None)
+        assert (result.rows, result.failed) == (1, 0)
+
+
+def test_the_page_explains_a_full_disk(loaded: Loaded, tmp_path: Path) -> None:
+    class Full(Catalogue):
+        def load(self, name: str) -> Loaded:
+            raise OSError(28, "No space left on device", "copy")
+
+    desk = Desk(Full(tmp_path, 1, 1), LIMITS, 0.5, title="x", example="x", text_column="text")
+    assert "No space left on device" in desk.show_answers("open it", "workspace", None)
+
+
+@pytest.mark.parametrize(("confidence", "threshold"), [(0.9624, 0.96238), (0.99977, 0.9998)])
+def test_the_reason_does_not_round_a_confidence_past_its_threshold(confidence: float, threshold: float) -> None:
+    action = "act" if confidence >= threshold else "ask"
+    sure, needed = map(float, re.findall(r"([\d.]+) %", _why(action, "x", confidence, threshold)))
+    assert (sure >= needed) == (confidence >= threshold) or sure == needed

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from intents.merging import apply_merge, plan_merge
+from intents.records import Columns
 from intents.review_files import ReviewRow, locate_rows, read_review, read_unlabelled, write_review
-from intents.rows import Columns, read_rows
+from intents.rows import read_rows
 
 REVIEW = Path("review.csv")
 
@@ -196,3 +197,12 @@ def test_unlabelled_texts_keep_their_row_numbers(write_csv):
     assert left_out == {"empty text": 1}
     with pytest.raises(ValueError, match=r"notes.md: unknown suffix '.md'; valid: .csv"):
         read_unlabelled(Path("notes.md"), "body", "utf-8")
+
+
+def test_a_quote_left_open_loses_no_correction_in_silence(tmp_path, tables):
+    path = tmp_path / "review.csv"
+    write_review(path, [review_row(tables[0], 2, "roll it down"), review_row(tables[0])])
+    header, first, second = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    path.write_text(header + first.rstrip("\n") + '"open\n' + second, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"review.csv, line \d: not valid CSV .*is a quote left open"):
+        read_review(path)

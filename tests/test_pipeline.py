@@ -263,8 +263,14 @@ def test_a_release_has_checkpoint_card_and_exports_and_its_snippets_run(outputs,
 
 def test_a_release_with_metrics_of_another_export_is_refused(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository.path)
+    exported = Path("metrics/export.json").read_bytes()
     Path("metrics/export.json").write_text('{"accuracy": {"int8": 0.1}}')
-    with pytest.raises(ValueError, match="metrics/export.json: not what the stage `export` wrote, by dvc.lock"):
+    with pytest.raises(ValueError, match="metrics/export.json: not what the stages wrote, by dvc.lock"):
+        release(tmp_path / "release")
+    Path("metrics/export.json").write_bytes(exported)
+    tokenizer = Path("models/classifier/tokenizer.json")
+    tokenizer.write_bytes(tokenizer.read_bytes()[:100])
+    with pytest.raises(ValueError, match="models/classifier: not what the stages wrote, by dvc.lock"):
         release(tmp_path / "release")
     assert not (tmp_path / "release").exists()
     Path("dvc.lock").write_text("stages: [")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from intents.bulk.loading import load_scorer
 from intents.bulk.scoring import budget_batches
 from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import Calibration
@@ -166,3 +167,23 @@ def test_a_checkpoint_without_thresholds_is_said_and_an_exported_classifier_has_
     assert "has no calibration.json: no threshold holds an answer back" in capsys.readouterr().err
     answer(tmp_path / "in.csv", tmp_path / "out.csv", "--model", exported, "--variant", "fp32")
     assert "calibration" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_checkpoint_without_its_tokenizer_answers_nothing(classifier, tmp_path, name):  # noqa: F811
+    folder = Path(shutil.copytree(classifier, tmp_path / "copy"))
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"copy has no {name}: copy it anew, or `dvc pull "):
+        load_scorer(folder)
+
+
+def test_a_checkpoint_with_a_damaged_tokenizer_names_the_folder(classifier, tmp_path):  # noqa: F811
+    folder = Path(shutil.copytree(classifier, tmp_path / "copy"))
+    (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes()[:100])
+    with pytest.raises(ValueError, match="copy: its tokenizer is damaged"):
+        load_scorer(folder)
+
+
+def test_a_file_in_place_of_a_folder_is_named(classifier):  # noqa: F811
+    with pytest.raises(ValueError, match=r"config.json is a file; name the folder that holds the classifier"):
+        load_scorer(classifier / "config.json")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from functools import partial
 
 import fsspec
 import numpy as np
@@ -200,14 +199,18 @@ def test_a_pipe_or_device_is_written_to_and_never_replaced(classifier, tmp_path)
     assert pipe.is_fifo()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(exported, tmp_path, sent, code):  # noqa: F811
     (tmp_path / "in").mkdir()
     source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(300_000)])
     line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", exported]
     line += ["--variant", "fp32"]
-    # Shells let what they start in the background ignore Ctrl-C, and so would all that these tests start.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+    def heed():
+        """Ignore nothing: shells let what they start in the background ignore Ctrl-C, nohup a closed terminal."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     running = subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not any(path.stat().st_size for path in tmp_path.glob(".out.jsonl.*.part")):
         assert running.poll() is None, running.stderr.read()
@@ -423,3 +426,11 @@ def test_parts_are_answered_anew_when_a_setting_changed(classifier, tmp_path):  
         answer(*line, *more)
         found.append((tmp_path / "out/a.csv").read_text())
     assert len(set(found)) == 4
+
+
+def test_two_colons_in_a_name_are_part_of_it(classifier, tmp_path):  # noqa: F811
+    (tmp_path / "in::1.csv").write_text("text\non\n")
+    (tmp_path / "out").write_text("keep me")
+    answer(tmp_path / "in::1.csv", tmp_path / "out::2.csv", "--model", classifier)
+    assert (tmp_path / "out").read_text() == "keep me"
+    assert (tmp_path / "out::2.csv").read_text().startswith("text,intent,")

@@ -1,14 +1,19 @@
 import importlib
 import json
+import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
+from functools import partial
 
 import pytest
 import yaml
 
 from apps.recipe import command, main, overrides
 from intents.params import Params, load_params
-from tests.compare_fixtures import REPOSITORY, make_fake_repository, run
+from tests.compare_fixtures import ENVIRONMENT, REPOSITORY, make_fake_repository, run
 
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.yaml"))
 PARAMS = {"train": {"rate": 1, "layers": [1], "name": "a", "other": None}, "encoder": {"name": "x"}}
@@ -151,3 +156,22 @@ def test_a_mapping_is_given_entry_by_entry_and_backslashes_are_kept(write_recipe
         r"train.folder='C:\data\\'",
         "train.flag=true",
     ]
+
+
+def test_ctrl_c_leaves_the_end_to_dvc(tmp_path):
+    repository = make_fake_repository(tmp_path)
+    (repository / "recipes").mkdir()
+    (repository / "recipes/slow.yaml").write_text("# Slow.\ntrain:\n  seconds: 60\n", encoding="utf-8")
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with (tmp_path / "output").open("w") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "apps.recipe", "slow"],
+            cwd=repository, env=ENVIRONMENT, stdout=output, stderr=output, start_new_session=True, preexec_fn=heed,
+        )  # fmt: skip
+        while "Running stage 'evaluate'" not in (tmp_path / "output").read_text():
+            assert running.poll() is None, (tmp_path / "output").read_text()
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) != 0
+    assert "failed to reproduce 'evaluate'" in (tmp_path / "output").read_text()  # DVC's last words
+    assert json.loads((repository / ".dvc/tmp/rwlock").read_text()) == {}

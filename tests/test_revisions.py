@@ -107,3 +107,10 @@ def test_an_output_that_a_stage_has_yet_to_make_is_none(with_model):
     run_all(with_model, "dvc stage add -q -n export -o exported true", "git add .", "git commit -qm stage")
     with pytest.raises(NoSuchOutputError, match="'HEAD' has no exported"):
         fetch_output("HEAD", "exported", with_model)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_slip_in_the_config_of_dvc_is_one_clear_error(with_model):
+    (with_model / ".dvc/config.local").write_text('["remote "store"]\n    url = /mnt/store\n')
+    with pytest.raises(ValueError, match="configuration error"):
+        resolve("HEAD", with_model)

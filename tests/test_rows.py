@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from intents.problems import raise_problems
-from intents.rows import Columns, read_rows
+from intents.records import Columns
+from intents.rows import read_rows
 
 
 def read(path, content, encoding="utf-8", columns=None):

@@ -3,9 +3,10 @@
 import pytest
 
 from intents.bulk.rows import check_text
-from intents.rows import Columns, read_rows
+from intents.records import Columns
+from intents.rows import read_rows
 from intents.runtime import _checked
-from intents.texts import is_empty
+from intents.texts import is_empty, printable
 from tests.demo_fixtures import LIMITS
 
 UNSEEN = ["", "  ", "\u200b", "\ufeff \u2060", "\x00\x01", "\u00a0\u3000"]
@@ -28,3 +29,7 @@ def test_what_nobody_sees_is_refused_everywhere(tmp_path, text):
 def test_what_can_be_seen_is_a_text(text):
     assert not is_empty(text) and check_text(text, "utf-8")[1] == ""
     assert LIMITS.check_text(text) and _checked([text])
+
+
+def test_no_text_reaches_a_terminal_as_a_command():
+    assert printable("a\x1b[2Jb\u009bc\nd\te é🙂") == "a\ufffd[2Jb\ufffdc\nd\ufffde é🙂"

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from intents.params import read_params
 from intents.preparing import SCHEMA, prepare
-from intents.rows import Columns, RawRows, read_rows
+from intents.records import Columns, RawRows
+from intents.rows import read_rows
 from intents.tables import with_facts, write_table
 from intents.tokenizing import load_tokenizer, tokenize_table
 
