@@ -59,7 +59,8 @@ def decode(path: Path, encoding: str) -> str:
     try:
         # Undecodable bytes become lone surrogates, so that each bad row can be named afterwards.
         text = content.decode(encoding, errors="surrogateescape").removeprefix("\ufeff")
-        if not content.isascii() and len(bytes(range(256)).decode(encoding, errors="replace")) == 256:
+        # Bytes with which a character of several begins in UTF-8, and which is one by itself in encodings of one byte.
+        if not content.isascii() and len(bytes(range(0xC2, 0xF5)).decode(encoding, errors="ignore")) == 0xF5 - 0xC2:
             _check_characters(path, content, text, encoding)
         return text
     except LookupError:

@@ -100,7 +100,7 @@ def _add_row(rows: RawRows, number: int, cells: list[Any], encoding: str, labell
     for name, cell in zip(("text", "intent", "kind", "split"), cells, strict=True):
         if not isinstance(cell, str):
             found = "nothing" if cell is None else type(cell).__name__
-            remedy = "" if cell is None else "; save the column as text"
+            remedy = "" if cell is None or isinstance(cell, (dict, list, bytes)) else "; save the column as text"
             return rows.complain(number, f"{name} must be a string, found {found}{remedy}")
         if without_surrogates(cell) != cell:
             return rows.complain(number, f"{name} has bytes that are not {encoding}; {REMEDY}")

@@ -85,6 +85,7 @@ def default_params():
 def workspace(tmp_path, monkeypatch, default_params):
     """Return a function that changes settings in the params.yaml of an empty working directory."""
     monkeypatch.chdir(tmp_path)
+    default_params["evaluate"]["behaviour_pairs"] = "data/none"  # there are none
 
     def write_params(section, **changes):
         default_params[section] |= changes

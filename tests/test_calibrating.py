@@ -179,6 +179,12 @@ def test_a_calibration_is_read_back_as_it_was_written(tmp_path):
     assert read_calibration(tmp_path, INTENTS) == calibration
 
 
+def test_where_thresholds_must_be_their_lack_is_an_error(tmp_path):
+    assert read_calibration(tmp_path, INTENTS) == Calibration()
+    with pytest.raises(ValueError, match="calibration.json is missing: run `dvc repro calibrate`"):
+        read_calibration(tmp_path, INTENTS, required=True)
+
+
 def test_a_limit_on_answers_that_validation_never_gives_is_refused():
     labels, logits = sample(400, seed=3)
     logits[:, 2] = -20

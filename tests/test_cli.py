@@ -1,16 +1,18 @@
 """How commands end."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 
-def run_command(main, after=""):
+def run_command(main, after="", **variables):
     """Run `main`, the source of an expression, as a command does, its output piped through `after`."""
     code = f"from intents.cli import run\n\ndef main():\n    {main}\n\nrun(main)"
     line = f'"$0" -c "$1" {after}'
-    return subprocess.run(["bash", "-o", "pipefail", "-c", line, sys.executable, code], capture_output=True, text=True)
+    command = ["bash", "-o", "pipefail", "-c", line, sys.executable, code]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,13 @@ def test_a_disk_that_is_full_while_weights_are_saved_is_one_message(tmp_path):
     done = run_command(f"import numpy, resource, signal; from safetensors.numpy import save_file; {limit}; {save}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_a_missing_file_that_is_all_that_an_error_names_is_called_missing():
+    done = run_command("raise FileNotFoundError('data/x.parquet')")
+    assert done.stderr == "error: data/x.parquet does not exist: run `dvc repro`\n"
+
+
+def test_a_terminal_that_lacks_a_character_ends_no_command():
+    done = run_command("print('dä')", "", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "d\\xe4\n", "")

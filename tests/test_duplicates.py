@@ -166,3 +166,8 @@ def test_phrases_of_one_template_are_not_all_compared_with_one_another(monkeypat
     known = np.arange(3000) < 1000
     assert like_any(texts, near_duplicate_groups(texts, 0.7), known, 0.7).tolist() == list(range(1000, 3000))
     assert sum(looked_at) < 0.1 * 1000 * 2000
+
+
+@pytest.mark.parametrize(("first", "second"), [("=)", "=("), (">:(", ">:)"), ("^_^", "-_-")])
+def test_emoticons_are_no_repeats_of_one_another(first, second):
+    assert normalise(first) != normalise(second)

@@ -282,3 +282,20 @@ def test_a_proxy_that_refuses_is_named_with_the_ways_out(workspace, tmp_path):
     assert done.returncode == 1
     assert "is not in the local cache and could not be downloaded" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_shard_is_named(tmp_path, copied):
+    (copied / "model.safetensors").rename(copied / "model-00001-of-00002.safetensors")
+    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    with pytest.raises(
+        ValueError, match="model-00002-of-00002.safetensors is missing, which model.safetensors.index.json"
+    ):
+        materialise_encoder(str(copied), None, tmp_path / "out")
+
+
+def test_half_a_tokenizer_is_refused(tmp_path, copied):
+    content = (copied / "tokenizer.json").read_bytes()
+    (copied / "tokenizer.json").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="copy': has no usable tokenizer"):
+        materialise_encoder(str(copied), None, tmp_path / "out")

@@ -194,3 +194,30 @@ def test_whatever_a_cell_holds_a_csv_file_is_read_back_as_it_was_written(tmp_pat
     assert (tmp_path / "a.csv").read_bytes().startswith(b'text,row\n"wipers\ron",0\n')
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         assert [row["text"] for row in csv.DictReader(file)] == cells
+
+
+def test_a_link_to_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "big/model").mkdir(parents=True)
+    (tmp_path / "model").symlink_to("big/model")
+    with atomic_path(tmp_path / "model", folder=True) as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("new")
+    assert (tmp_path / "model").is_symlink() and (tmp_path / "big/model/weights").read_text() == "new"
+    assert sorted(path.name for path in (tmp_path / "big").iterdir()) == ["model"]
+
+
+def test_a_mount_point_is_refused_before_anything_is_made_or_lost(full_disk):
+    (full_disk / "weights").write_text("old")
+    with pytest.raises(ValueError, match="small is a mount point, which cannot be replaced"):
+        with atomic_path(full_disk, folder=True):
+            pytest.fail("began to write")
+    assert (full_disk / "weights").read_text() == "old"
+
+
+def test_a_folder_that_cannot_take_its_place_gives_it_back_to_the_former_one(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "model", folder=True):
+        pass  # nothing was written
+    assert (tmp_path / "model/weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

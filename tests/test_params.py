@@ -6,7 +6,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from pydantic import Field, ValidationError
 
-from intents.params import Params, load_params, load_yaml
+from intents.params import Params, load_params, load_yaml, read_params
 from tests.conftest import REPOSITORY
 
 
@@ -151,3 +151,10 @@ def test_no_comment_is_lost_where_dvc_writes_params_again_and_again(tmp_path):
     comments = [[line for line in path.read_text().splitlines() if line.strip().startswith("#")]
                 for path in (REPOSITORY / "params.yaml", copy)]  # fmt: skip
     assert comments[0] == comments[1]
+
+
+def test_a_setting_or_section_that_is_there_twice_says_where(tmp_path):
+    for text in ("train: {rate: 1, rate: 2}\n", "train:\n  rate: 1\ntrain:\n  rate: 2\n"):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"(?s)is not valid YAML: '\w+' is there twice.*line \d"):
+            read_params(tmp_path / "params.yaml")

@@ -346,3 +346,26 @@ def test_official_files_that_lack_an_intent_and_intents_that_nearly_share_a_name
     small(validation_source="data/none")
     prepare.main()
     assert "has no row of" not in capsys.readouterr().out
+
+
+def test_an_official_file_may_not_name_another_split_for_its_rows(small, write_csv):
+    header = ["text", "intent", "split"]
+    write_csv("test.csv", header, [["raise the seat", "open", "train"], ["lower the seat", "close", "test"]])
+    small(test_source="test.csv")
+    with pytest.raises(ValueError, match=r"test.csv, row 2: says train, but prepare.test_source makes it test"):
+        prepare.main()
+
+
+def test_a_split_has_its_rows_from_one_file(small, write_csv):
+    write_csv("all.csv", ["text", "intent", "split"], [["raise the seat", "open", "test"], ["up", "open", "train"]])
+    write_csv("test.csv", ["text", "intent"], [["lower the seat", "open"]])
+    small(source="all.csv", test_source="test.csv")
+    with pytest.raises(ValueError, match=r"all.csv, row 2: says test, for which prepare.test_source names a file"):
+        prepare.main()
+
+
+def test_a_loop_of_links_is_one_line(small):
+    Path("loop.csv").symlink_to("loop.csv")
+    small(source="loop.csv")
+    with pytest.raises(ValueError, match="loop.csv does not exist or is not a file"):
+        prepare.main()

@@ -241,7 +241,7 @@ def test_one_fault_of_a_whole_column_is_one_line(tmp_path):
         f"  {tmp_path}/a.jsonl, rows 1, 2, 3 and 117 more: text must be a string, found dict"
     ]
     message = message_of(tmp_path / "b.jsonl", '{"text": "x", "intent": 1.0}\n')
-    assert "intent must be a string, found float; save the column as text or whole numbers" in message
+    assert "intent must be a string, found float; save the column as text" in message
 
 
 @pytest.mark.parametrize("content", ['[\n  {"text": "x", "intent": "a"}\n]\n', '[{"text": "x", "intent": "a"}]'])
@@ -308,3 +308,29 @@ def test_a_quote_left_open_in_the_header_is_named(tmp_path):
 
 def test_an_empty_jsonl_file_is_called_so(tmp_path):
     assert "a.jsonl is empty: it needs a JSON object on each line" in message_of(tmp_path / "a.jsonl", "\n")
+
+
+def test_bytes_that_are_utf_8_are_not_read_as_another_encoding(tmp_path):
+    for encoding in ("latin-1", "cp1252", "iso-8859-15"):
+        (tmp_path / "a.csv").write_text("text,intent\nun café,open\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=f"a.csv is UTF-8 by its bytes, not {encoding}; prepare.encoding"):
+            read_rows(tmp_path / "a.csv", Columns(), encoding)
+
+
+def test_quotes_of_windows_are_not_read_as_control_characters(tmp_path):
+    content = "text,intent\ndon’t “stop”,open\n".encode("cp1252")
+    with pytest.raises(ValueError, match="read as latin-1; set prepare.encoding=cp1252"):
+        read(tmp_path / "a.csv", content, encoding="latin-1")
+    assert read(tmp_path / "a.csv", content, encoding="cp1252").texts == ["don’t “stop”"]
+
+
+def test_encodings_of_several_bytes_are_read_as_told(tmp_path):
+    for encoding in ("gb18030", "shift_jis", "utf-16", "utf-8-sig"):
+        assert read(tmp_path / "a.csv", "text,intent\n打开窗,open\n".replace("开", "閉"), encoding).texts == ["打閉窗"]
+
+
+def test_jsonl_in_another_encoding_and_json_over_several_lines_are_called_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "intent": "b"}\n', encoding="utf-16")
+    with pytest.raises(ValueError, match=r"a.jsonl is no text in this encoding; set prepare.encoding"):
+        read_rows(tmp_path / "a.jsonl", Columns(), "latin-1")
+    assert "JSONL has one object on each line" in message_of(tmp_path / "b.jsonl", '{\n"text": "a"\n}\n{\n}\n')

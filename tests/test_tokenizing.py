@@ -37,10 +37,11 @@ def test_token_ids_are_those_of_the_tokenizer_cut_and_unpadded(tmp_path, tiny_en
     plain = AutoTokenizer.from_pretrained(tiny_encoder)
     expected = [plain(text)["input_ids"] for text in TEXTS]
     expected[3] = [*expected[3][:15], plain.sep_token_id]
+    unknown = sum(ids.count(plain.unk_token_id) for ids in expected)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table["input_ids"].to_pylist() == expected
     assert table["label"].to_pylist() == [0, 1, 0, 1]
-    assert counts == {"rows": 4, "tokens": sum(map(len, expected)), "truncated": 1}
+    assert counts == {"rows": 4, "tokens": sum(map(len, expected)), "truncated": 1, "unknown": unknown}
 
 
 def test_what_augments_follows_under_the_labels_of_the_originals(tmp_path, tiny_encoder, prepared, monkeypatch):
@@ -131,3 +132,8 @@ def test_a_model_without_a_token_to_pad_with_is_refused(tmp_path, tiny_encoder):
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": None}))
     with pytest.raises(ValueError, match="encoder.name: bert models have no token to pad with"):
         load_tokenizer(tmp_path / "decoder", 16)
+
+
+def test_a_folder_without_an_encoder_is_no_name_of_one_elsewhere(tmp_path):
+    with pytest.raises(ValueError, match=r"encoder holds no encoder \(no config.json\): run `dvc repro encoder`"):
+        load_tokenizer(tmp_path / "encoder", 16)

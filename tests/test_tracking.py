@@ -127,6 +127,18 @@ def test_wandb_can_be_switched_off_by_its_own_variable(nobody, tmp_path, monkeyp
     assert not list((tmp_path / "logs").rglob("*.wandb"))
 
 
+def test_wandb_can_be_switched_off_as_in_transformers(nobody, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    track("wandb", tmp_path / "logs")
+    assert not list((tmp_path / "logs").rglob("*.wandb"))
+
+
+def test_a_mode_of_wandb_that_is_left_empty_is_none(nobody, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "")
+    track("wandb", tmp_path / "logs")
+    assert "wandb is offline" in capsys.readouterr().out
+
+
 def test_wandb_asks_no_one_for_a_key(nobody, tmp_path):
     """A pipeline in a terminal must not wait for an answer."""
     code = (

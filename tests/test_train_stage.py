@@ -67,6 +67,11 @@ def test_a_checkpoint_is_of_these_settings_data_code_and_packages_alone(inputs, 
         ("calibrate", {"stricter": {"ajar": 0.01}}, "calibrate.stricter: 'ajar' is no intent that a threshold guards"),
         ("evaluate", {"num_mistake": 5}, "evaluate.num_mistake: unknown setting; evaluate has:"),
         ("evaluate", {"behaviour_pairs": "params.yaml"}, "evaluate.behaviour_pairs: params.yaml must have the columns"),
+        (
+            "evaluate",
+            {"behaviour_pairs": "data/pears.csv"},
+            "evaluate.behaviour_pairs: data/pears.csv is no file;",
+        ),
         ("card", {"title": ""}, "card.title: string should have at least 1 character"),
         ("export", {"quantisation": "int4"}, "export.quantisation: input should be 'auto', 'static'"),
     ],
@@ -193,3 +198,10 @@ def test_the_seed_decides_the_heads_first_weights(inputs):
         train.main()
         heads.append(load_file("models/trained/model.safetensors")["classifier.weight"])
     assert (heads[0] - heads[1]).abs().max() < 1e-6 < 1e-3 < (heads[0] - heads[2]).abs().max()
+
+
+def test_a_rank_without_a_number_of_processes_is_named(inputs, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="LOCAL_RANK is set, WORLD_SIZE is not: unset it"):
+        train.main()
