@@ -134,7 +134,8 @@ def test_fifty_clients_at_once_are_told_their_place_and_answered_each_with_its_o
 
 
 def test_who_finds_the_queue_full_is_told_to_come_again(browser: webdriver.Chrome, demo_repository: Path) -> None:
-    long_file = ("said.csv", "text\n" + "open my window please\n" * 40_000, "text/csv")  # answering it must outlast the toast
+    # To answer it must outlast the toast.
+    long_file = ("said.csv", "text\n" + "open my window please\n" * 40_000, "text/csv")
     limits = ["--queue", "1", "--max-rows", "1000000", "--max-upload-mib", "50"]
     with serving(demo_repository, *limits) as url:
         page = Page(browser, url)
