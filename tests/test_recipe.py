@@ -1,15 +1,18 @@
 import importlib
 import json
 import shlex
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from apps.recipe import command, main, overrides
 from intents.params import Params, load_params
-from tests.compare_fixtures import REPOSITORY, make_fake_repository, run
+from tests.compare_fixtures import REPOSITORY, run
 
+pytest_plugins = ["tests.compare_fixtures"]
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.yaml"))
 PARAMS = {"train": {"rate": 1, "layers": [1], "name": "a", "other": None}, "encoder": {"name": "x"}}
 
@@ -107,8 +110,8 @@ def test_the_experiment_has_the_recipes_name_unless_told(monkeypatch):
         assert done[-len(options) :] == options
 
 
-def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
-    repository = make_fake_repository(tmp_path)
+def test_a_recipe_runs_as_an_experiment_with_its_settings(fake_repository, tmp_path):
+    repository = Path(shutil.copytree(fake_repository, tmp_path / "copy", symlinks=True))
     recipe = "# Nearly always right.\ntrain:\n  quality: 0.95\ntracking:\n  report_to: '1e45'\n"
     (repository / "recipes").mkdir()
     (repository / "recipes/better.yaml").write_text(recipe, encoding="utf-8")
