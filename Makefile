@@ -17,10 +17,10 @@ repro: .venv/installed  ## install what is missing, then rebuild whatever change
 	@echo "classifier  models/classifier"
 
 test: .venv/installed-dev  ## install what is missing, then run the tests
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: .venv/installed-dev  ## the tests that take minutes: killed and queued experiments, a Ray cluster
-	@OMP_NUM_THREADS=1 python -m pytest -m slow
+	@OMP_NUM_THREADS=1 python -m pytest -m slow -o faulthandler_timeout=3600
 
 check: .venv/installed-dev  ## style and types
 	@ruff check .

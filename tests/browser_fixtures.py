@@ -61,9 +61,9 @@ class Page:
             found = browser.find_elements(By.CSS_SELECTOR, selector)
             return next((one for one in found if one.is_displayed() and containing in one.text), None)
 
-        return WebDriverWait(self.browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
-            find, f"no {selector} with {containing!r}"
-        )
+        return WebDriverWait(
+            self.browser, 60, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException]
+        ).until(find, f"no {selector} with {containing!r}")
 
     def ask(self, text: str) -> None:
         box = self.wait("#text input, #text textarea")

@@ -1,4 +1,7 @@
-"""Repositories with a pipeline that runs in seconds, for tests of experiments and their comparison."""
+"""Repositories with a pipeline that runs in seconds, for tests of experiments and their comparison.
+
+A plugin that a test module names in `pytest_plugins`, and imports from (PYTEST_DONT_REWRITE).
+"""
 
 import csv
 import os
@@ -7,11 +10,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 import yaml
+from filelock import FileLock
 
+from tests.conftest import REPOSITORY, WITHOUT_USERS_SETTINGS
 from tests.tiny_encoder import write_bert
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 INTENTS = ("close_window", "no_intent", "open_window")
 ENVIRONMENT = {
     **os.environ,
@@ -23,6 +28,7 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
+    **WITHOUT_USERS_SETTINGS,
 }
 
 # Answers a test row wrongly if a random number, drawn from the seed and moved by the quality, says so. The intervals
@@ -140,8 +146,19 @@ def change_params(folder: Path, **sections: dict[str, object]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
-def make_fake_repository(folder: Path) -> Path:
-    """Make a repository whose one stage makes up its predictions, run and committed."""
+@pytest.fixture(scope="session")
+def fake_repository(shared_folder: Path) -> Path:
+    """A repository whose one stage makes up its predictions, run and committed. Copy it, never write into it."""
+    folder, done = shared_folder / "fake-repository", shared_folder / "fake-repository.done"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another worker failed to make it
+            _make_fake_repository(folder)
+            done.touch()
+    return folder
+
+
+def _make_fake_repository(folder: Path) -> None:
     make_repository(folder)
     (folder / "evaluate.py").write_text(FAKE_EVALUATE, encoding="utf-8")
     (folder / "model.py").write_text("SHIFT = 0\n", encoding="utf-8")
@@ -151,7 +168,6 @@ def make_fake_repository(folder: Path) -> Path:
         file.write("/comparison.*\n")
     run(folder, "dvc", "repro", "-q")
     commit(folder, "baseline")
-    return folder
 
 
 def make_tiny_repository(folder: Path) -> Path:

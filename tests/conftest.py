@@ -14,6 +14,13 @@ from tests.tiny_encoder import write_bert
 from tests.warm_python import install
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# For programs that a test starts: a user's own commit.gpgsign or DVC remote would change what they do.
+WITHOUT_USERS_SETTINGS = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "DVC_GLOBAL_CONFIG_DIR": "/nonexistent",  # not os.devnull, which DVC fails on
+    "DVC_SYSTEM_CONFIG_DIR": "/nonexistent",
+}
 # The files that take longest go first: the workers of pytest-xdist get whole files, and one begun late would end alone.
 LONGEST = (
     "test_pipeline",
@@ -21,11 +28,15 @@ LONGEST = (
     "test_sharing",
     "test_remote_faults",
     "test_export_stage",
+    "test_demo_browser",
     "test_demo_limits",
     "test_resuming",
     "test_distributed",
     "test_experiments",
     "test_predict_places",
+    "test_training",
+    "test_adversarial",
+    "test_adapters",
     "test_methods",
     "test_demo",
     "test_self_training",

@@ -22,6 +22,7 @@ from filelock import FileLock
 from apps.demo.limits import Limits
 from intents.calibrations import Calibration
 from intents.tables import with_facts, write_table
+from tests.conftest import WITHOUT_USERS_SETTINGS
 from tests.tiny_encoder import make_tokenizer
 
 INTENTS = ["driver_window_down", "no_intent", "windshield_wipers_on"]
@@ -186,8 +187,8 @@ def git(folder: Path, *arguments: str) -> None:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child process: this checkout's code, nothing of the user's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    ours = {"PYTHONPATH": str(CODE), "GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "true", "HF_HUB_OFFLINE": "1"}
-    return kept | ours | more
+    ours = {"PYTHONPATH": str(CODE), "DVC_NO_ANALYTICS": "true", "HF_HUB_OFFLINE": "1"}
+    return kept | WITHOUT_USERS_SETTINGS | ours | more
 
 
 @contextmanager

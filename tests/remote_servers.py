@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 _START_TIMEOUT_S = 60
+_START_TRIES = 3
 
 
 def free_ports(number: int) -> list[int]:
@@ -34,22 +35,36 @@ class S3Server:
         self.folder = folder
         self.env = env
         self._process: subprocess.Popen[bytes] | None = None
-        names = ("master", "volume", "filer", "s3")
-        ports = free_ports(2 * len(names))
-        self._ports = dict(zip(names, zip(ports[::2], ports[1::2], strict=True), strict=True))
-        self.url = f"http://127.0.0.1:{self._ports['s3'][0]}"
 
     def __enter__(self) -> Self:
-        (self.folder / "data").mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         user = {
             "name": "tester",
             "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
         (self.folder / "users.json").write_text(json.dumps({"identities": [user]}))
-        self.start()
+        for tries_left in reversed(range(_START_TRIES)):
+            self._take_ports()
+            try:
+                self.start()
+                break
+            except RuntimeError:  # another process may have taken a port between its choice and its use
+                self.kill()
+                if not tries_left:
+                    raise
         self.client.create_bucket(Bucket=self.bucket)
         return self
+
+    def _take_ports(self) -> None:
+        """Choose ports, to start with no data."""
+        names = ("master", "volume", "filer", "s3")
+        ports = free_ports(2 * len(names))
+        self._ports = dict(zip(names, zip(ports[::2], ports[1::2], strict=True), strict=True))
+        self.url = f"http://127.0.0.1:{self._ports['s3'][0]}"
+        vars(self).pop("client", None)  # that of the ports before
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        (self.folder / "data").mkdir()
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -67,7 +82,8 @@ class S3Server:
         )
         command = ["weed", "server", *options.split(), *ports]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=log, stderr=log)
+            environment = self.env | {"TMPDIR": str(self.folder)}
+            self._process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         self._wait()
 
     def kill(self) -> None:
@@ -76,6 +92,8 @@ class S3Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+            for name, (_, port) in self._ports.items():  # wherever TMPDIR is
+                Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
     @cached_property
     def client(self):  # noqa: ANN201 (botocore makes the class at run time)

@@ -85,6 +85,7 @@ def test_full_training_leaves_a_note_in_place_of_an_adapter(families, splits, tm
         load_adapted(done.encoder_dir, done.folder)
 
 
+@pytest.mark.parametrize("done", [("lora", "mean"), ("qlora", "native")], indirect=True)
 def test_the_same_seed_gives_the_same_bytes(done, splits, tmp_path):
     again = Trained(done.encoder_dir, splits, tmp_path / "adapter", done.settings.method, done.head)
     first, second = ({path.name: path.read_bytes() for path in one.folder.iterdir()} for one in (done, again))

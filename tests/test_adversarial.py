@@ -118,10 +118,9 @@ def test_no_way_to_go_learns_what_training_without_it_does(families, splits, tmp
     torch.testing.assert_close(trained[1], trained[0], atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("family", "method"), [*((family, "full") for family in FAMILIES), ("bert", "qlora"), ("modernbert", "qlora")]
-)
-def test_every_family_learns_adversarially(families, splits, tmp_path, family, method):
+# All weights of the other families learn adversarially in tests/test_methods.py, in bf16.
+@pytest.mark.parametrize(("family", "method"), [("deberta", "full"), ("bert", "qlora"), ("modernbert", "qlora")])
+def test_a_family_without_bf16_and_one_of_4_bits_learn_adversarially(families, splits, tmp_path, family, method):
     settings = {"num_epochs": 6, "precision": "auto", "adversarial_norm": 0.1}
     done = Trained(families[family], splits, tmp_path / "adapter", method, freeze="embeddings", **settings)
     assert score(done.shipped, *splits, PAD, "auto")["accuracy"] > 0.7

@@ -11,13 +11,15 @@ import yaml
 from apps.compare import main
 from apps.results import ResultReader
 from apps.revisions import fetch_output
-from tests.compare_fixtures import change_params, commit, make_fake_repository, run
+from tests.compare_fixtures import change_params, commit, run
+
+pytest_plugins = ["tests.compare_fixtures"]
 
 
 @pytest.fixture(scope="module")
-def master(tmp_path_factory):
+def master(fake_repository, tmp_path_factory):
     """Repository with a baseline and its experiments better, seed-1 and fewer-rows. Never write into it."""
-    folder = make_fake_repository(tmp_path_factory.mktemp("compare"))
+    folder = Path(shutil.copytree(fake_repository, tmp_path_factory.mktemp("compare") / "master", symlinks=True))
     for name, setting in (
         ("better", "train.quality=0.95"),
         ("seed-1", "train.seed=1"),

@@ -18,9 +18,7 @@ from apps.demo.answering import _why, answer
 from apps.demo.batch import answer_file
 from apps.demo.catalogue import Catalogue, Loaded
 from apps.demo.limits import Busy, Gate
-from apps.demo.page import Desk
 from apps.demo.rendering import render
-from apps.demo.server import build_server
 from apps.demo.showcase import confusion_of, examples_of
 from intents.bulk.torch_scoring import TorchScorer
 from tests.demo_fixtures import INTENTS, LIMITS, SPOKEN, UNSURE, make_classifier, make_predictions
@@ -130,20 +128,22 @@ def test_escapes_what_a_user_wrote() -> None:
 def test_a_full_queue_turns_the_next_client_away_and_lets_the_others_finish() -> None:
     done: list[int] = []
 
-    async def enter(gate: Gate, client: int) -> None:
-        async with gate:
-            await anyio.sleep(0.05)
-        done.append(client)
-
     async def crowd() -> None:
-        gate = Gate(concurrency=1, queue=2)
+        gate, go_on = Gate(concurrency=1, queue=2), anyio.Event()
+
+        async def enter(client: int) -> None:
+            async with gate:
+                await go_on.wait()
+            done.append(client)
+
         async with anyio.create_task_group() as tasks:
             for client in range(3):
-                tasks.start_soon(enter, gate, client)
-            await anyio.sleep(0.01)
+                tasks.start_soon(enter, client)
+            await anyio.wait_all_tasks_blocked()  # one is in, two wait
             with pytest.raises(Busy):
-                await enter(gate, 3)
-        await enter(gate, 4)
+                await enter(3)
+            go_on.set()
+        await enter(4)
 
     anyio.run(crowd)
     assert done == [0, 1, 2, 4]
@@ -165,6 +165,9 @@ def test_the_classifier_of_a_new_run_answers_and_no_more_are_kept_than_asked(fol
 
 
 def test_the_rest_call_says_when_to_come_again_where_too_many_wait(loaded: Loaded, tmp_path: Path) -> None:
+    from apps.demo.page import Desk  # gradio, which takes seconds: for this test alone
+    from apps.demo.server import build_server
+
     go_on = threading.Event()
 
     class Slow(Catalogue):
@@ -173,27 +176,24 @@ def test_the_rest_call_says_when_to_come_again_where_too_many_wait(loaded: Loade
             return loaded
 
     desk = Desk(Slow(tmp_path, 1, 1), replace(LIMITS, queue=1), 0.5, "title", "example", "text")
-    statuses: list[int] = []
+    responses: list[httpx.Response] = []
 
-    async def ask(client: httpx.AsyncClient) -> httpx.Response:
-        response = await client.post("/api/classify", json={"text": "open my window"})
-        statuses.append(response.status_code)
-        return response
+    async def ask(client: httpx.AsyncClient) -> None:
+        responses.append(await client.post("/api/classify", json={"text": "open my window"}))
+        go_on.set()  # the first to be told is who found no room
 
     async def crowd() -> None:
         transport = httpx.ASGITransport(build_server(desk, "http://demo", ["*"]))
         async with httpx.AsyncClient(transport=transport, base_url="http://demo") as client:
             async with anyio.create_task_group() as tasks:
-                for _ in range(2):
+                for _ in range(3):  # one is answered, one waits
                     tasks.start_soon(ask, client)
-                await anyio.sleep(0.3)
-                refused = await ask(client)
-                go_on.set()
+        refused = responses[0]
         assert refused.headers["retry-after"] == "5" and "too many clients" in refused.json()["error"]
         assert "default-src 'self'" in refused.headers["content-security-policy"]
 
     anyio.run(crowd)
-    assert statuses == [503, 200, 200]
+    assert [response.status_code for response in responses] == [503, 200, 200]
 
 
 def test_a_column_is_found_whatever_blanks_are_around_its_name(loaded: Loaded, tmp_path: Path) -> None:
@@ -205,6 +205,8 @@ def test_a_column_is_found_whatever_blanks_are_around_its_name(loaded: Loaded, t
 
 
 def test_the_page_explains_a_full_disk(loaded: Loaded, tmp_path: Path) -> None:
+    from apps.demo.page import Desk
+
     class Full(Catalogue):
         def load(self, name: str) -> Loaded:
             raise OSError(28, "No space left on device", "copy")

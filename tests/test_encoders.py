@@ -244,11 +244,12 @@ def test_a_hub_id_that_is_not_cached_fails_offline_with_the_ways_out(workspace, 
     assert not Path("models/encoder").exists()
 
 
-def test_a_hub_id_in_the_local_cache_works_offline(workspace, tmp_path, tiny_encoder):
-    repository = tmp_path / "hub_home/hub/models--org--bert"
-    shutil.copytree(tiny_encoder, repository / "snapshots" / REVISION)
-    done = run_stage(workspace, tmp_path, "org/bert", REVISION)
-    assert done.returncode == 0, done.stderr
+def test_a_hub_id_in_the_local_cache_works_offline(workspace, tmp_path, monkeypatch, tiny_encoder):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shutil.copytree(tiny_encoder, tmp_path / "hub/models--org--bert/snapshots" / REVISION)
+    workspace("encoder", name="org/bert", revision=REVISION)
+    encoder.main()
     manifest = json.loads(Path("models/encoder", MANIFEST).read_text())
     assert (manifest["source"], manifest["revision"]) == ("org/bert", REVISION)
     assert manifest["files"]["model.safetensors"] == sha256_of(tiny_encoder / "model.safetensors")

@@ -10,19 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.compare_fixtures import make_fake_repository, make_tiny_repository, run
+from tests.compare_fixtures import make_tiny_repository, run
 
-
-@pytest.fixture(scope="module")
-def master(tmp_path_factory):
-    """Repository whose one stage makes up its answers. Never write into it."""
-    return make_fake_repository(tmp_path_factory.mktemp("experiments"))
+pytest_plugins = ["tests.compare_fixtures"]
 
 
 @pytest.fixture
-def repository(master, tmp_path):
-    """A copy of the repository that a test may change."""
-    return Path(shutil.copytree(master, tmp_path / "copy", symlinks=True))
+def repository(fake_repository, tmp_path):
+    """A copy, that a test may change, of the repository whose one stage makes up its answers."""
+    return Path(shutil.copytree(fake_repository, tmp_path / "copy", symlinks=True))
 
 
 def show(folder, rev, path):

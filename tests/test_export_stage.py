@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.export_fixtures import (
     write_validation,
 )
 
+pytest_plugins = ["tests.export_fixtures"]
 ROOT = Path(__file__).parent.parent
 PLAIN = Calibration()
 PARAMS = {"quantisation": "auto", "min_agreement": 0.995, "max_accuracy_drop": 0.5}
@@ -46,13 +48,17 @@ def run_python(folder: Path, *arguments: str, **environment: str) -> subprocess.
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("first")
-    make_workspace(folder, tiny_classifier("bert", "mean"))
+def exported(exported, tmp_path_factory) -> Iterator[Path]:
+    """Folder of a stage that has run, on the graph that other files' tests share. Never write into it."""
+    folder, graph = tmp_path_factory.mktemp("first"), exported("bert", "mean")
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the other process
-    with chdir(folder):
+    make_workspace(folder, tiny_classifier("bert", "mean"))
+    with chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("intents.exporting.export_onnx", lambda _, path: shutil.copyfile(graph, path))
         export.main()
-    return folder
+    yield folder
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture

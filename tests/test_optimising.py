@@ -42,9 +42,8 @@ def rates_seen(build, splits, tmp_path, **settings):
     return listener.rates
 
 
-@pytest.mark.parametrize("num_texts", [96, 100])
-def test_accumulating_gradients_gives_what_one_large_batch_gives(build, tmp_path, num_texts):
-    splits = [write_split(tmp_path / f"{seed}.parquet", num_texts, seed) for seed in (0, 1)]
+def test_accumulating_gradients_gives_what_one_large_batch_gives(build, tmp_path):
+    splits = [write_split(tmp_path / f"{seed}.parquet", 100, seed) for seed in (0, 1)]  # the last batch is smaller
     whole, parts = (trained_logits(build, splits, batch_size=16, gradient_accumulation=parts) for parts in (1, 2))
     np.testing.assert_allclose(parts, whole, atol=2e-3)
     eights = trained_logits(build, splits, batch_size=8)

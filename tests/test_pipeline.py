@@ -73,12 +73,15 @@ def test_every_stage_runs_once_and_the_export_last(finished_project):
 def test_a_clone_that_runs_everything_anew_gets_the_same_bytes(finished_project, tmp_path, monkeypatch):
     anew = clone(finished_project.git_url, tmp_path / "clone", finished_project.author.env)
     assert not (anew.path / "models").exists()  # a clone has no cache and no remote
-    torch.set_num_threads(
-        1
-    )  # as in the processes that DVC started; they were offline (HF_HUB_OFFLINE), this one is not
     monkeypatch.chdir(anew.path)
-    for stage in RERUN:
-        importlib.import_module(f"stages.{stage}").main()
+    num_threads = torch.get_num_threads()
+    # As in the processes that DVC started; they were offline (HF_HUB_OFFLINE), this one is not.
+    torch.set_num_threads(1)
+    try:
+        for stage in RERUN:
+            importlib.import_module(f"stages.{stage}").main()
+    finally:
+        torch.set_num_threads(num_threads)
     # `dvc status` does not look at what is in no cache.
     anew.dvc("commit", "--quiet", "--force", *RERUN)
     assert hashes_of(anew) == hashes_of(finished_project.author)
@@ -264,19 +267,21 @@ def test_a_release_has_checkpoint_card_and_exports_and_its_snippets_run(outputs,
 def test_a_release_with_metrics_of_another_export_is_refused(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository.path)
     exported = Path("metrics/export.json").read_bytes()
-    Path("metrics/export.json").write_text('{"accuracy": {"int8": 0.1}}')
-    with pytest.raises(ValueError, match="metrics/export.json: not what the stages wrote, by dvc.lock"):
-        release(tmp_path / "release")
-    Path("metrics/export.json").write_bytes(exported)
-    tokenizer = Path("models/classifier/tokenizer.json")
-    tokenizer.write_bytes(tokenizer.read_bytes()[:100])
-    with pytest.raises(ValueError, match="models/classifier: not what the stages wrote, by dvc.lock"):
-        release(tmp_path / "release")
-    assert not (tmp_path / "release").exists()
-    Path("dvc.lock").write_text("stages: [")
-    with pytest.raises(ValueError, match=r"dvc\.lock"):
-        release(tmp_path / "release")
-    undo(repository)
+    try:
+        Path("metrics/export.json").write_text('{"accuracy": {"int8": 0.1}}')
+        with pytest.raises(ValueError, match="metrics/export.json: not what the stages wrote, by dvc.lock"):
+            release(tmp_path / "release")
+        Path("metrics/export.json").write_bytes(exported)
+        tokenizer = Path("models/classifier/tokenizer.json")
+        tokenizer.write_bytes(tokenizer.read_bytes()[:100])
+        with pytest.raises(ValueError, match="models/classifier: not what the stages wrote, by dvc.lock"):
+            release(tmp_path / "release")
+        assert not (tmp_path / "release").exists()
+        Path("dvc.lock").write_text("stages: [")
+        with pytest.raises(ValueError, match=r"dvc\.lock"):
+            release(tmp_path / "release")
+    finally:
+        undo(repository)
 
 
 def test_the_splits_open_with_datasets(outputs, tmp_path):

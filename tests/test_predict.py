@@ -19,6 +19,7 @@ from intents.bulk.scoring import budget_batches
 from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import Calibration
 from intents.deciding import decide
+from tests.conftest import WITHOUT_USERS_SETTINGS
 from tests.predict_fixtures import (
     INTENTS,
     answer,
@@ -121,6 +122,8 @@ def test_the_calibration_beside_a_checkpoint_is_applied(tmp_path):
 
 def test_a_revision_answers_with_its_own_classifier(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name, value in WITHOUT_USERS_SETTINGS.items():
+        monkeypatch.setenv(name, value)
     environment = {**os.environ, "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
     environment["GIT_COMMITTER_EMAIL"] = "a@b"
 

@@ -202,7 +202,7 @@ def test_a_pipe_or_device_is_written_to_and_never_replaced(classifier, tmp_path)
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_an_interrupted_run_ends_at_once_and_leaves_nothing_half_written(exported, tmp_path, sent, code):  # noqa: F811
     (tmp_path / "in").mkdir()
-    source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(300_000)])
+    source = write_jsonl(tmp_path / "in/texts.jsonl", [{"text": text} for text in texts_of(60_000)])
     line = [sys.executable, "-m", "apps.predict", source, tmp_path / "out.jsonl", "--model", exported]
     line += ["--variant", "fp32"]
 

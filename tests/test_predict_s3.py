@@ -1,4 +1,5 @@
 import os
+import socket
 
 import pytest
 
@@ -12,8 +13,9 @@ from tests.predict_fixtures import (
     texts_of,
     write_jsonl,
 )
-from tests.remote_servers import S3Server, free_ports
+from tests.remote_servers import S3Server
 
+pytest_plugins = ["tests.sharing_fixtures"]
 # Stores other than AWS's may not know the checksums that newer clients send.
 CHECKSUMS = {name: "WHEN_REQUIRED" for name in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")}
 KEYS = {
@@ -24,14 +26,13 @@ KEYS = {
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """Yield (filesystem, environment) of a running store."""
+def store(s3_server, monkeypatch):
+    """(filesystem, environment) of a running store."""
     s3fs = pytest.importorskip("s3fs", reason="no s3fs: pip install -c constraints.txt -e '.[s3]'")
-    with S3Server(tmp_path / "store", dict(os.environ)) as server:
-        environment = {**KEYS, **CHECKSUMS, "AWS_ENDPOINT_URL": server.url}
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), environment
+    environment = {**KEYS, **CHECKSUMS, "AWS_ENDPOINT_URL": s3_server.url}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), environment
 
 
 def test_s3_tables_are_answered_resumed_and_never_half_written(store, exported, tmp_path, capsys):  # noqa: F811
@@ -63,14 +64,12 @@ def test_s3_tables_are_answered_resumed_and_never_half_written(store, exported, 
 
 def test_a_store_that_is_away_ends_in_one_line(exported, tmp_path):  # noqa: F811
     (tmp_path / "in.csv").write_text("text\non\n")
-    environment = {
-        **os.environ,
-        **KEYS,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_ports(1)[0]}",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
     model = ("--model", exported, "--variant", "fp32")
-    done = command(tmp_path / "in.csv", "s3://models/out.csv", *model, cwd=REPOSITORY, env=environment)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        environment = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": address, "AWS_MAX_ATTEMPTS": "1"}
+        done = command(tmp_path / "in.csv", "s3://models/out.csv", *model, cwd=REPOSITORY, env=environment)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"error: ")
     assert b"Traceback" not in done.stderr

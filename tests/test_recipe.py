@@ -2,19 +2,22 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
 
 from apps.recipe import command, main, overrides
 from intents.params import Params, load_params
-from tests.compare_fixtures import ENVIRONMENT, REPOSITORY, make_fake_repository, run
+from tests.compare_fixtures import ENVIRONMENT, REPOSITORY, run
 
+pytest_plugins = ["tests.compare_fixtures"]
 RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.yaml"))
 PARAMS = {"train": {"rate": 1, "layers": [1], "name": "a", "other": None}, "encoder": {"name": "x"}}
 
@@ -112,8 +115,8 @@ def test_the_experiment_has_the_recipes_name_unless_told(monkeypatch):
         assert done[-len(options) :] == options
 
 
-def test_a_recipe_runs_as_an_experiment_with_its_settings(tmp_path):
-    repository = make_fake_repository(tmp_path)
+def test_a_recipe_runs_as_an_experiment_with_its_settings(fake_repository, tmp_path):
+    repository = Path(shutil.copytree(fake_repository, tmp_path / "copy", symlinks=True))
     recipe = "# Nearly always right.\ntrain:\n  quality: 0.95\ntracking:\n  report_to: '1e45'\n"
     (repository / "recipes").mkdir()
     (repository / "recipes/better.yaml").write_text(recipe, encoding="utf-8")
@@ -158,8 +161,8 @@ def test_a_mapping_is_given_entry_by_entry_and_backslashes_are_kept(write_recipe
     ]
 
 
-def test_ctrl_c_leaves_the_end_to_dvc(tmp_path):
-    repository = make_fake_repository(tmp_path)
+def test_ctrl_c_leaves_the_end_to_dvc(fake_repository, tmp_path):
+    repository = Path(shutil.copytree(fake_repository, tmp_path / "copy", symlinks=True))
     (repository / "recipes").mkdir()
     (repository / "recipes/slow.yaml").write_text("# Slow.\ntrain:\n  seconds: 60\n", encoding="utf-8")
     heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)

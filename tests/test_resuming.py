@@ -3,6 +3,7 @@
 import random
 import shutil
 import time
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class Crash(Exception):
     """Stands in for whatever stops a training."""
 
 
-@pytest.fixture
-def train(families, splits, tmp_path):
+@pytest.fixture(scope="module")
+def train(families, splits, tmp_path_factory):
     """Return a function that trains with dropout and averaging, and returns the bytes and curves that come out."""
 
     def train_one(method, checkpoints=None):
@@ -46,10 +47,16 @@ def train(families, splits, tmp_path):
         result = fine_tune(
             trainee.model, *splits, PAD, settings, lambda values, step: log.update({step: values}), checkpoints
         )
-        shipped = finish(trainee, families["bert"], tmp_path / "adapter")
+        shipped = finish(trainee, families["bert"], tmp_path_factory.mktemp("trained") / "adapter")
         return save(dict(shipped.state_dict())), result.curves, result.best, log
 
     return train_one
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(train):
+    """Return a function that gives what `train` does where nothing stops it; a method is trained once."""
+    return cache(train)
 
 
 @pytest.fixture
@@ -80,9 +87,9 @@ def interrupt(train, method, folder, crash_at, call):
 
 @pytest.mark.parametrize(("method", "calls", "num_steps"), [("full", (9, 15, 36), 21), ("lora", (9, 15), 42)])
 def test_a_resumed_training_ends_with_the_same_bytes_and_curves(
-    train, tmp_path, crash_at, capsys, method, calls, num_steps
+    train, uninterrupted, tmp_path, crash_at, capsys, method, calls, num_steps
 ):
-    expected = train(method)
+    expected = uninterrupted(method)
     for call in calls:  # in the midst of an epoch, right after an evaluation, in the last epoch
         folder = tmp_path / f"{call}"
         interrupt(train, method, folder, crash_at, call)
@@ -107,8 +114,8 @@ def test_the_paged_optimizer_of_8_bits_resumes_as_well(train, tmp_path, crash_at
     assert train("full", checkpoints) == expected
 
 
-def test_two_crashes_in_one_training_change_nothing(train, tmp_path, crash_at):
-    expected = train("full")
+def test_two_crashes_in_one_training_change_nothing(train, uninterrupted, tmp_path, crash_at):
+    expected = uninterrupted("full")
     interrupt(train, "full", tmp_path / "c", crash_at, 12)
     interrupt(train, "full", tmp_path / "c", crash_at, 10)
     assert train("full", Checkpoints(tmp_path / "c", "key", EVERY_STEP_S)) == expected

@@ -1,5 +1,6 @@
 """Outputs of other revisions, where there are none."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from apps.experiments import finished_experiments
 from apps.revisions import NoSuchOutputError, fetch_output, resolve
 from apps.verify import verify
+from tests.conftest import REPOSITORY, WITHOUT_USERS_SETTINGS
 
 
 @pytest.mark.filterwarnings("default")
@@ -32,28 +34,34 @@ def test_without_a_repository_there_is_one_clear_error(tmp_path, kind):
 
 def test_an_output_that_is_in_no_cache_names_the_remedy(tmp_path):
     """In a clone of this repository: no cache, and no remote."""
-    root = Path(__file__).resolve().parents[1]
-    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{root}", str(tmp_path / "clone")], check=True)
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{REPOSITORY}", str(tmp_path / "clone")], check=True)
     with pytest.raises(ValueError, match="'HEAD' has no models/onnx in the DVC cache or its remote .* `dvc fetch`"):
         fetch_output("HEAD", "models/onnx", tmp_path / "clone")
 
 
 def run_all(folder, *commands):
+    environment = os.environ | WITHOUT_USERS_SETTINGS
     for command in commands:
         tool, *arguments = command.split()
         who = ("-c", "user.name=t", "-c", "user.email=t@example.org") if tool == "git" else ()
         program = ["python", "-m", "dvc"] if tool == "dvc" else [tool]
-        subprocess.run([*program, *who, *arguments], cwd=folder, check=True, capture_output=True)
+        subprocess.run([*program, *who, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
 
 
-@pytest.fixture
-def with_model(tmp_path):
-    """Return a repository with the output `model` in its cache; it has no remote."""
-    folder = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def master(tmp_path_factory):
+    """Repository with the output `model` in its cache; it has no remote. Never write into it."""
+    folder = tmp_path_factory.mktemp("revisions") / "repository"
     (folder / "model").mkdir(parents=True)
     (folder / "model/weights").write_text("w")
     run_all(folder, "git init -q .", "dvc init -q", "dvc add -q model", "git add .", "git commit -qm model")
     return folder
+
+
+@pytest.fixture
+def with_model(master, tmp_path):
+    """A copy of the repository that a test may change."""
+    return Path(shutil.copytree(master, tmp_path / "repository", symlinks=True))
 
 
 @pytest.mark.filterwarnings("default")

@@ -43,7 +43,7 @@ def inputs(stage_inputs):
     facts = {"intents": INTENTS, "max_length": 16}
     write_split(Path("data/tokenized/train.parquet"), 30, 0, facts=facts)
     write_split(Path("data/tokenized/unlabelled.parquet"), 400, 3)
-    stage_inputs("train", head="mean", num_epochs=12, patience=12, pseudo_label_epochs=6)
+    stage_inputs("train", head="mean", num_epochs=12, patience=12, pseudo_label_epochs=6, batch_size=16)
     return stage_inputs
 
 
