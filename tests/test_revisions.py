@@ -120,5 +120,5 @@ def test_an_output_that_a_stage_has_yet_to_make_is_none(with_model):
 @pytest.mark.filterwarnings("default")
 def test_a_slip_in_the_config_of_dvc_is_one_clear_error(with_model):
     (with_model / ".dvc/config.local").write_text('["remote "store"]\n    url = /mnt/store\n')
-    with pytest.raises(ValueError, match="configuration error"):
+    with pytest.raises(ValueError, match="config file error"):
         resolve("HEAD", with_model)
