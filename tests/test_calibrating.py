@@ -223,3 +223,12 @@ def test_an_intent_that_is_called_as_abstaining_is_refused():
     with pytest.raises(ValueError, match="calibrate.reject_intent: the data has an intent 'abstain'"):
         choose_roles(["abstain", "go"], "auto", None, "class")
     assert choose_roles(["abstain", "go"], "abstain", None, "class").reject == ABSTAIN
+
+
+def test_a_calibration_with_a_stranger_intent_or_no_temperature_is_refused(tmp_path):
+    write_calibration(tmp_path, Calibration(2.0, {"fly": 0.5}, "no_intent"))
+    with pytest.raises(ValueError, match=r"names fly, unknown to the classifier; it has: no_intent, wipers, window"):
+        read_calibration(tmp_path, INTENTS)
+    write_calibration(tmp_path, Calibration(0.0, {"window": 0.5}, "no_intent"))
+    with pytest.raises(ValueError, match="temperature must be a positive number, got 0"):
+        read_calibration(tmp_path, INTENTS)

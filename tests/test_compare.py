@@ -250,7 +250,7 @@ def test_a_page_a_markdown_file_and_a_terminal_table_can_be_had(repository, comp
 def test_wrong_options_are_named(repository, compare, capsys, arguments):
     with pytest.raises(SystemExit):
         compare(repository, *arguments)
-    assert arguments[0] in capsys.readouterr().err
+    assert arguments[0] in capsys.readouterr().err.splitlines()[-1]  # the lines before it name every option
 
 
 def test_a_folder_of_a_larger_repository_has_revisions_too(repository, compare, tmp_path):
@@ -263,3 +263,11 @@ def test_a_folder_of_a_larger_repository_has_revisions_too(repository, compare, 
     assert [group["name"] for group in compare(folder, "HEAD", "workspace")["groups"]] == ["HEAD", "workspace"]
     fetched = fetch_output("HEAD", "data/predictions/test.parquet", folder)
     assert fetched.read_bytes() != (folder / "data/predictions/test.parquet").read_bytes()
+
+
+def test_a_file_without_a_style_is_refused(repository, compare, capsys):
+    with pytest.raises(SystemExit):
+        compare(repository, "-o", "comparison.txt", style=None)
+    error = capsys.readouterr().err.splitlines()[-1]  # the lines before it name every option
+    assert [style for style in ("--json", "--md", "--html") if style not in error] == []
+    assert not (repository / "comparison.txt").exists()

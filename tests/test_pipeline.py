@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from apps import results
 from apps.release import release
 from intents.files import sha256_of
-from tests.project_fixtures import OFFICIAL_TEST, STAGES, Clone, clone, stages_run
+from tests.project_fixtures import OFFICIAL_TEST, ROOT, STAGES, Clone, clone, stages_run
 
 pytest_plugins = ["tests.project_fixtures"]
 pytestmark = pytest.mark.filterwarnings("default")
@@ -309,3 +310,32 @@ def test_a_comparison_knows_all_stages_and_refuses_one_that_has_not_seen_its_new
     results._check_current("v1", stages, made, params)
     with pytest.raises(ValueError, match="v1: stage (calibrate|evaluate) has not seen the newest models/trained"):
         results._check_current("v1", stages, made | {"models/trained": "0" * 32 + ".dir"}, params)
+
+
+def test_the_python_of_readme_and_the_pages_runs(outputs, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.chdir(outputs)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    blocks = [
+        block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) >= 5
+    answered = 0
+    for block in blocks:
+        names = {}
+        exec(block, names)
+        if "answers" in names:
+            answered += 1
+            assert set(names["answers"]) <= set(names["classifier"].settings.intents)
+    assert answered >= 3
+
+
+def test_a_change_in_an_encoder_of_a_folder_is_taken_up_where_it_is_asked_for(repository):
+    weights = repository.path / "encoders/tiny/model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    assert UP_TO_DATE in repository.dvc("repro")  # DVC does not watch it, as README says
+    assert stages_run(repository.dvc("repro", "-f", "encoder")) == ["encoder"]
+    assert stale(repository)["models/encoder"] == ["tokenize", "train", "baselines", "card"]
+    undo(repository)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from intents import sessions
 from intents.exported import ExportSettings, read_settings
@@ -167,18 +168,18 @@ def test_a_disk_without_room_for_the_cached_graph_is_no_damage_and_keeps_no_part
 
 
 def test_blanks_around_a_text_reach_no_tokenizer(folder):
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")  # to which each blank is a token
+    assert tokenizer.encode(" word1 word2\n").ids != tokenizer.encode("word1 word2").ids
+    tokenizer.save(str(path))
+    settings = read_settings(folder)
+    note = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    write_json(folder / "classifier.json", asdict(settings) | {"files": {**settings.files, path.name: note}})
     classifier = IntentClassifier.load(folder)
-    seen = []
-    tokenizer = classifier._tokenizer
-
-    class Watched:
-        def encode(self, text):
-            seen.append(text)
-            return tokenizer.encode(text)
-
-    classifier._tokenizer = Watched()
-    classifier.logits([" word1 word2\n"])
-    assert seen == ["word1 word2"]
+    plain, other = classifier.logits(["word1 word2"]), classifier.logits(["word1  word2"])
+    np.testing.assert_array_equal(classifier.logits([" word1 word2\n"]), plain)
+    assert not np.array_equal(other, plain)
 
 
 def test_texts_may_come_one_by_one_and_a_batch_needs_one(folder):

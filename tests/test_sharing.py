@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from apps.revisions import fetch_output
+from tests.project_fixtures import ROOT
 
 pytest_plugins = ["tests.sharing_fixtures"]
 UP_TO_DATE = "Data and pipelines are up to date."
@@ -168,3 +169,20 @@ def test_conflicting_lock_files_stop_a_merge_instead_of_being_mixed(author):
     (author.path / ".git/info/attributes").write_text("dvc.lock merge=text\n")
     author.git("merge", "--quiet", "--no-edit", "one")
     assert lock.read_text().count("f" * 32) == 2
+
+
+def test_a_merge_that_stops_at_the_lock_file_goes_on_as_the_page_says(author):
+    page = (ROOT / "docs/sharing.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"`(git checkout --ours dvc\.lock && [^`]+)`", page)
+    for branch, change in (("theirs", {"card": {"license": "mit"}}), ("ours", {"evaluate": {"num_mistakes": 3}})):
+        author.git("checkout", "--quiet", "-b", branch, "main")
+        author.edit_params(**change)
+        author.dvc("repro")
+        author.commit(branch)
+    assert "Merge conflict in dvc.lock" in author.git("merge", "theirs", fails=True)
+    author.run("sh", "-c", recipe, env={"GIT_EDITOR": "true"})
+    assert author.git("status", "--porcelain") == ""
+    params = yaml.safe_load((author.path / "params.yaml").read_text(encoding="utf-8"))
+    assert (params["card"]["license"], params["evaluate"]["num_mistakes"]) == ("mit", 3)
+    assert UP_TO_DATE in author.dvc("repro")
+    author.run("python", "-m", "apps.verify", "--lock-only")

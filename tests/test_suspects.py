@@ -44,9 +44,10 @@ def test_a_copy_of_a_wrong_row_does_not_vouch_for_it():
 def test_an_intent_of_two_rows_is_judged_like_the_others():
     features_nd, labels_n, groups_n = clusters()
     kept = np.concatenate([np.arange(180), [180, 181]])
+    labels_n[5] = 3  # wrong: that intent has no more than its two rows
     probabilities_nc = out_of_fold_probabilities(features_nd[kept], labels_n[kept], groups_n[kept])
     assert probabilities_nc.shape == (182, 4)
-    find_mislabelled(labels_n[kept], probabilities_nc)
+    assert list(find_mislabelled(labels_n[kept], probabilities_nc)) == [5]
 
 
 def test_contradicting_neighbours_are_found_the_less_credible_row_first():
