@@ -89,7 +89,7 @@ def answer_many(loaded: Loaded, texts: Sequence[str], default_threshold: float) 
 
 
 def _why(action: Action, intent: str, confidence: float, threshold: float) -> str:
-    sure, needed = f"{100 * confidence:.2f} %", f"{100 * threshold:.2f} %"
+    sure, needed = (f"{round(100 * share, 2):g} %" for share in (confidence, threshold))
     if threshold > 1:
         return (
             f"It is only {sure} sure, and no answer is sure enough for {intent}: too few validation texts showed when."
