@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intents.calibrations import ABSTAIN
-from intents.grouping import ACTIONS, Estimate, Group, Result, group_by_settings, rows_differ, without_repeats
+from intents.grouping import (
+    ACTIONS,
+    Estimate,
+    Group,
+    Result,
+    group_by_settings,
+    rows_differ,
+    same_answers,
+    without_repeats,
+)
 from intents.listing import listed
 from intents.scoring import per_label_metrics
 from intents.significance import (
@@ -219,11 +228,13 @@ def _test(
 
 def _about_seeds(groups: Sequence[Group], pairs: Sequence[Pair], confidence_level: float) -> list[str]:
     """Return a note where two single runs are told apart: by rows, for nothing shows what their seeds are worth."""
-    single = {group.name for group in groups if len(group.results) == 1}
+    single = {group.name: group.results[0] for group in groups if len(group.results) == 1}
     apart = [
         f"{pair.first} and {pair.second}"
         for pair in pairs
-        if {pair.first, pair.second} <= single and min(test.p_holm for test in pair.tests) < 1 - confidence_level
+        if {pair.first, pair.second} <= single.keys()
+        and not same_answers(single[pair.first], single[pair.second])  # else one training, with other thresholds
+        and min(test.p_holm for test in pair.tests) < 1 - confidence_level
     ]
     if not apart:
         return []

@@ -132,7 +132,7 @@ def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]
     kept: list[Result] = []
     notes = []
     for result in results:
-        same = next((k for k in kept if not changes(k, result) and _same(k, result)), None)
+        same = next((k for k in kept if not changes(k, result) and same_answers(k, result)), None)
         if same is None:
             kept.append(result)
             continue
@@ -144,7 +144,8 @@ def without_repeats(results: Sequence[Result]) -> tuple[list[Result], list[str]]
     return kept, notes
 
 
-def _same(first: Result, second: Result) -> bool:
+def same_answers(first: Result, second: Result) -> bool:
+    """Whether one classifier gave both: the likeliest intents and their probabilities are equal."""
     return np.array_equal(first.predicted_n, second.predicted_n) and np.array_equal(
         first.confidence_n, second.confidence_n
     )

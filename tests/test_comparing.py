@@ -264,6 +264,7 @@ def test_what_a_car_would_do_is_tested_on_the_texts_that_each_metric_looks_at():
     assert pair.accuracy.p == 1  # thresholds aside
     cells = [cell.text for cell in action_table(comparison).rows[0]]
     assert cells[0] == "base → shy" and cells[1].startswith("-18.8 [") and cells[-1] == "fewer commands obeyed"
+    assert not any(note.startswith("one seed each") for note in comparison.notes)  # it is one training
     # The evaluation has intervals of 95 %; of another level they come from the rows.
     low, high = share_interval(int(shy.actions.hits("commands_obeyed").sum()), 80, 0.9)
     shown = comparison.groups[1].metrics["commands_obeyed"]
