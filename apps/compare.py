@@ -13,6 +13,7 @@ or that have not finished never take part; they are listed.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,8 @@ def _write(comparison: Comparison, style: str | None, output: Path | None) -> No
         return print_comparison(comparison, sys.stdout)
     text = {"json": to_json, "md": to_markdown, "html": to_html}[style](comparison)
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as the page says, and JSON must be
         sys.stdout.write(text)
     else:
         write_text(output, text)

@@ -195,6 +195,11 @@ def main() -> None:
     options = parse_arguments()
     try:
         predict(options)
+    except FileNotFoundError as error:
+        places = [place for place in (options.input, options.output) if is_remote(place)]
+        if error.strerror or not places:
+            raise
+        raise ValueError(f"{' or '.join(places)}: {error}") from None  # a store's, which names no place
     except (ValueError, OSError):
         raise
     except user_errors() as error:  # those of a library, which intents.cli does not know, and which name no place

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from intents.comparing import Comparison, Pair, Test
+from intents.comparing import Comparison
 from intents.grouping import Estimate, Group
 from intents.listing import listed
+from intents.pairing import Pair, Test
 
 _NAMES = {
     "accuracy": "accuracy",

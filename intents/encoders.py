@@ -161,8 +161,11 @@ def _check_weights(name: str, folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"encoder.name {name!r}: {index.name} is damaged; fetch it whole") from None
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise ValueError(

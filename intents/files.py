@@ -28,7 +28,12 @@ def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
     former = temporary.with_suffix(".former")
-    _remove(temporary)  # a killed run with the same process id, common in containers, leaves one
+    # A killed run with the same process id, common in containers, leaves them.
+    _remove(temporary)
+    if path.exists():
+        _remove(former)
+    elif former.exists():
+        os.replace(former, path)
     try:
         yield temporary
         if path.is_dir():
@@ -47,7 +52,7 @@ def check_replaceable(path: Path, folder: bool = False) -> None:
         raise ValueError(f"{path} is neither a file nor a folder; name another output")
     if path.exists() and path.is_dir() != folder:
         raise ValueError(f"{path} is a {'file; name a folder' if folder else 'folder; name a file'}")
-    if folder and os.path.ismount(path):
+    if folder and os.path.ismount(os.path.realpath(path)):  # of a link it never says so
         raise ValueError(f"{path} is a mount point, which cannot be replaced; mount the folder above it")
 
 

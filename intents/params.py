@@ -82,17 +82,20 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping; a key that stands in it twice, of which DVC takes none, is a mistake."""
-        seen: set[str] = set()
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge what << names; a key that stands in the mapping twice, of which DVC takes none, is a mistake."""
+        seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
+            if _name(key) in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(_name(key))
+        super().flatten_mapping(node)
+        # A mapping that others merge is flattened more than once: of a merged key and its own the last holds.
+        node.value = list({_name(key): (key, value) for key, value in node.value}.values())
+
+
+def _name(key: Any) -> Any:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 for kind, pattern, signs in (

@@ -83,8 +83,8 @@ def _check_characters(path: Path, content: bytes, text: str, encoding: str) -> N
         )
     if any("\x80" <= character <= "\x9f" for character in text):
         raise ValueError(
-            f"{path} has control characters where it is read as {encoding}; set prepare.encoding=cp1252, if it was"
-            " saved on Windows"
+            f"{path} has control characters where it is read as {encoding}; set prepare.encoding to the code page of"
+            " Windows that it was saved in: cp1252 for Western Europe, cp1251 for Cyrillic ..."
         )
 
 

@@ -24,6 +24,7 @@ from intents.tables import with_facts, write_table
 
 PREPARED_DIR = Path("data/prepared")
 METRICS_PATH = Path("metrics/prepare.json")
+REMEDY = "take the row out, or ignore the column (prepare.split_column=null)"
 _MOST_NAMED = 10  # intents in one line
 REJECTED_COLUMNS = ("file", "row", "text", "intent", "reason")
 
@@ -54,9 +55,9 @@ def read_tables(params: PrepareParams) -> list[RawRows]:
     for split, table in tables.items():
         for number, named in zip(table.numbers, table.splits, strict=True):
             if named and split != "train" and named != split:
-                table.complain(number, f"says {named}, but prepare.{split}_source makes it {split}; take the row out")
+                table.complain(number, f"says {named}, but prepare.{split}_source makes it {split}; {REMEDY}")
             elif split == "train" and named != "train" and named in tables:
-                table.complain(number, f"says {named}, for which prepare.{named}_source names a file; take the row out")
+                table.complain(number, f"says {named}, for which prepare.{named}_source names a file; {REMEDY}")
         if split != "train":
             table.splits = [split] * len(table)
     return list(tables.values())

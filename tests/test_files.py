@@ -11,7 +11,7 @@ import subprocess
 import pyarrow as pa
 import pytest
 
-from intents.files import atomic_path, sha256_of, write_csv, write_json, write_text
+from intents.files import atomic_path, beside, sha256_of, write_csv, write_json, write_text
 from intents.tables import intents_of, read_fact, table_writer, with_facts, write_table
 
 SCHEMA = pa.schema([("text", pa.string())])
@@ -221,3 +221,26 @@ def test_a_folder_that_cannot_take_its_place_gives_it_back_to_the_former_one(tmp
         pass  # nothing was written
     assert (tmp_path / "model/weights").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_run_of_the_same_process_id_left_is_in_nobodys_way(tmp_path):
+    path = tmp_path / "model"
+    former = beside(path).with_suffix(".former")
+    for left in (former, beside(path), path):
+        left.mkdir()
+        (left / "weights").write_text(left.name)
+    with atomic_path(path, folder=True) as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("new")
+    assert (path / "weights").read_text() == "new"
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_run_killed_between_taking_away_and_putting_there_has_lost_nothing(tmp_path):
+    path = tmp_path / "model"
+    former = beside(path).with_suffix(".former")
+    former.mkdir()
+    (former / "weights").write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path, folder=True):
+        raise RuntimeError("crash")
+    assert (path / "weights").read_text() == "old"

@@ -153,6 +153,13 @@ def test_no_comment_is_lost_where_dvc_writes_params_again_and_again(tmp_path):
     assert comments[0] == comments[1]
 
 
+def test_mappings_may_be_merged_and_override_what_they_merge():
+    text = "a: &a {x: 1, y: 1}\nbase:\n  inner: &b {<<: *a, x: 2}\nc: {<<: *b, z: 3}\nd: {1: x, '1': y}\n"
+    found = load_yaml(text)
+    assert found["base"]["inner"] == {"x": 2, "y": 1} and found["c"] == {"x": 2, "y": 1, "z": 3}
+    assert found["d"] == {1: "x", "1": "y"}
+
+
 def test_a_setting_or_section_that_is_there_twice_says_where(tmp_path):
     for text in ("train: {rate: 1, rate: 2}\n", "train:\n  rate: 1\ntrain:\n  rate: 2\n"):
         (tmp_path / "params.yaml").write_text(text)

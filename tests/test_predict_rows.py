@@ -241,5 +241,5 @@ def test_a_carriage_return_in_a_text_tears_no_row_and_nan_is_valid_json(classifi
 
 def test_a_json_list_is_no_table_of_lines(classifier, tmp_path):  # noqa: F811
     (tmp_path / "in.jsonl").write_text('[\n{"text": "on"}\n]\n'.replace("\n", ""))
-    with pytest.raises(ValueError, match=r"no line holds a JSON object \(not a JSON object: list\); JSONL has one"):
+    with pytest.raises(ValueError, match=r"first 1 line\(s\) hold no JSON object \(not a JSON object: list\)"):
         answer(tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--model", classifier)

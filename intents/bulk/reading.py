@@ -124,10 +124,10 @@ def _open_lines(source: Source, text: io.TextIOWrapper, bytes_read: Callable[[],
     if source.format == "jsonl":
         records = _readable(source, json_records(text))
         first = list(itertools.islice(records, _SPECIMEN_RECORDS))
-        if first and not any(row for row, _ in first):
-            problem = first[0][1]
+        if first and all(problem for _, problem in first):
             raise ValueError(
-                f"{source.place}: no line holds a JSON object ({problem}); JSONL has one object on each line"
+                f"{source.place}: its first {len(first)} line(s) hold no JSON object ({first[0][1]}); JSONL has one"
+                " object on each line"
             )
         if first and not any(source.text_column in row for row, _ in first):
             _refuse(source, list(dict.fromkeys(name for row, _ in first for name in row)))
