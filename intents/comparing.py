@@ -17,7 +17,7 @@ from intents.grouping import (
     without_repeats,
 )
 from intents.listing import listed
-from intents.pairing import Pair, tested_pairs, tested_actions
+from intents.pairing import Pair, tested_actions, tested_pairs
 from intents.scoring import per_label_metrics
 
 
