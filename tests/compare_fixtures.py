@@ -192,7 +192,7 @@ def make_tiny_repository(folder: Path) -> Path:
         tokenize={"max_length": 20},
         train={"num_epochs": 1, "min_steps": 0, "batch_size": 16, "precision": "fp32"},
         tracking={"report_to": "none"},
-        evaluate={"bootstrap_samples": 100},
+        evaluate={"bootstrap_samples": 100, "behaviour_pairs": "data/none"},
     )
     run(folder, "dvc", "repro", "-q")
     commit(folder, "baseline")
