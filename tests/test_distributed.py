@@ -96,12 +96,10 @@ def assert_like_one_process(folder="."):
     assert headline == expected_headline
     expected = load_file("models/trained/model.safetensors")
     assert weights.keys() == expected.keys()
-    # AdamW makes steps of the learning rate of gradients that are next to nothing, and so of their rounding.
-    most = max(1e-4, 0.1 * params["train"]["learning_rate"])
     for name, weight in expected.items():
         if name.endswith(".key.bias"):  # changes no answer: its gradient is rounding alone, which AdamW scales up
             continue
-        assert (weights[name] - weight).abs().max() < most, name
+        assert (weights[name] - weight).abs().max() < 1e-4, name
 
 
 def test_two_processes_end_as_one_does(inputs, start):
@@ -128,7 +126,7 @@ def test_two_processes_learn_from_unlabelled_texts_as_one_does(inputs, start):
         {"method": "qlora", "lora_rank": 2, "lora_dropout": 0.0},
         {"head": "native", "contrastive_weight": 0.0, "freeze": 1},
         {"gradient_checkpointing": True, "devices": 3, "gradient_accumulation": 1, "batch_size": 7},
-        {"num_epochs": 30, "patience": 1, "learning_rate": 0.03},  # stops early
+        {"num_epochs": 30, "patience": 1, "learning_rate": 0.003},  # stops early; at 0.03 rounding grows to 0.008
         {"adversarial_norm": 0.1, "devices": 3, "gradient_accumulation": 1, "batch_size": 7},
     ],
     ids=["lora", "qlora", "native", "checkpointing, uneven", "patience", "adversarial, uneven"],
