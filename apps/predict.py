@@ -195,15 +195,11 @@ def main() -> None:
     options = parse_arguments()
     try:
         predict(options)
-    except FileNotFoundError as error:
+    except user_errors() as error:
         places = [place for place in (options.input, options.output) if is_remote(place)]
-        if error.strerror or not places:
-            raise
-        raise ValueError(f"{' or '.join(places)}: {error}") from None  # a store's, which names no place
-    except (ValueError, OSError):
-        raise
-    except user_errors() as error:  # those of a library, which intents.cli does not know, and which name no place
-        places = [place for place in (options.input, options.output) if is_remote(place)]
+        of_a_store = isinstance(error, FileNotFoundError) and not error.strerror and bool(places)
+        if isinstance(error, (ValueError, OSError)) and not of_a_store:
+            raise  # the others, of a library, name no place, and intents.cli does not know them
         raise ValueError(f"{' or '.join(places)}: {error}") from None
 
 

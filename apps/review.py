@@ -122,8 +122,7 @@ def refuse_to_lose_corrections(output: Path, tables: dict[str, RawRows]) -> None
     from intents.review_files import read_review
 
     if output.exists():
-        merging = f"python -m apps.review --merge {shlex.quote(str(output))}"
-        remedy = f"merge it ({merging}), delete it or choose another --output"
+        remedy = f"merge it ({_merging(output)}), delete it or choose another --output"
         try:
             unmerged = plan_merge(output, read_review(output), list(tables.values()), new_intents=True)
         except ValueError as error:
@@ -144,7 +143,11 @@ def finish(options: argparse.Namespace, rows: list[Any]) -> None:
     write_review(options.output, rows)
     print(f"{options.output} has these {len(rows)} rows. Fill in corrected_intent where an intent is wrong or missing,")
     column = f" --text-column {shlex.quote(options.text_column)}" if options.text_column else ""
-    print(f"leave it empty elsewhere, then: python -m apps.review --merge {shlex.quote(str(options.output))}{column}")
+    print(f"leave it empty elsewhere, then: {_merging(options.output)}{column}")
+
+
+def _merging(output: Path) -> str:
+    return f"python -m apps.review --merge {shlex.quote(str(output))}"
 
 
 def merge(options: argparse.Namespace, params: ReviewedParams) -> None:

@@ -17,7 +17,7 @@ from intents.grouping import (
     without_repeats,
 )
 from intents.listing import listed
-from intents.pairing import Pair, tested_actions, tested_pairs
+from intents.pairing import Pair, tested_pairs
 from intents.scoring import per_label_metrics
 
 
@@ -105,7 +105,7 @@ def compare(
             *repeated,
             *(too_few if least > 1 - confidence_level else []),
             *_about_seeds(groups, pairs, confidence_level),
-            *_about_thresholds(groups),
+            *_about_thresholds(groups, pairs),
         ],
         confidence_level=confidence_level,
         num_rows=len(results[0].texts),
@@ -130,14 +130,14 @@ def _about_seeds(groups: Sequence[Group], pairs: Sequence[Pair], confidence_leve
     ]
 
 
-def _about_thresholds(groups: Sequence[Group]) -> list[str]:
+def _about_thresholds(groups: Sequence[Group], pairs: Sequence[Pair]) -> list[str]:
     """Return notes where results differ in what a metric does not look at, or in what it is taken over."""
     notes = []
     if any(group.metrics[metric].low is None for group in groups for metric in set(ACTIONS) & group.metrics.keys()):
         notes.append(
             "commands obeyed and false actions of single runs have intervals at their evaluate.confidence_level alone"
         )
-    if len(groups) > 1 and ACTIONS.keys() <= groups[0].metrics.keys() and not tested_actions(groups):
+    if pairs and ACTIONS.keys() <= groups[0].metrics.keys() and not pairs[0].actions:
         notes.append(
             "commands obeyed and false actions are not tested: the results do not all say what asks for nothing, or not"
             " the same"

@@ -68,7 +68,7 @@ def tested_pairs(groups: list[Group], confidence_level: float, num_samples: int,
         "accuracy": (accuracy, [result.right_n for result in results]),
         "macro_f1": (macro_f1, None),
     }
-    for metric in tested_actions(groups):
+    for metric in _tested_actions(groups):
         hits = [result.actions.hits(metric) for result in results if result.actions is not None]
         resampled[metric] = bootstrap_shares(hits, num_samples, seed), hits
     random = np.random.default_rng((seed, 1))
@@ -97,7 +97,7 @@ def tested_pairs(groups: list[Group], confidence_level: float, num_samples: int,
     ]
 
 
-def tested_actions(groups: Sequence[Group]) -> list[str]:
+def _tested_actions(groups: Sequence[Group]) -> list[str]:
     """Return the metrics of what a car would do, if all results are of the same commands and other texts."""
     actions = [result.actions for group in groups for result in group.results]
     first = actions[0]

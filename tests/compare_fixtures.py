@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from filelock import FileLock
 
-from tests.conftest import REPOSITORY, WITHOUT_USERS_SETTINGS
+from tests.conftest import REPOSITORY, WITHOUT_USERS_SETTINGS, made_once
 from tests.tiny_encoder import write_bert
 
 INTENTS = ("close_window", "no_intent", "open_window")
@@ -149,13 +148,7 @@ def change_params(folder: Path, **sections: dict[str, object]) -> None:
 @pytest.fixture(scope="session")
 def fake_repository(shared_folder: Path) -> Path:
     """A repository whose one stage makes up its predictions, run and committed. Copy it, never write into it."""
-    folder, done = shared_folder / "fake-repository", shared_folder / "fake-repository.done"
-    with FileLock(f"{folder}.lock"):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # another worker failed to make it
-            _make_fake_repository(folder)
-            done.touch()
-    return folder
+    return made_once(shared_folder / "fake-repository", _make_fake_repository)
 
 
 def _make_fake_repository(folder: Path) -> None:

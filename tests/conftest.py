@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.tiny_encoder import write_bert
 from tests.warm_python import install
@@ -60,6 +62,17 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def made_once(folder, make):
+    """Return `folder`, which the first worker of a run of the tests that asks for it has made. Never write into it."""
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another worker failed to make it
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

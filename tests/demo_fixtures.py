@@ -6,7 +6,6 @@ A plugin that a test module names in `pytest_plugins`, and imports from (PYTEST_
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -17,12 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from filelock import FileLock
 
 from apps.demo.limits import Limits
 from intents.calibrations import Calibration
 from intents.tables import with_facts, write_table
-from tests.conftest import WITHOUT_USERS_SETTINGS
+from tests.conftest import WITHOUT_USERS_SETTINGS, made_once
 from tests.tiny_encoder import make_tokenizer
 
 INTENTS = ["driver_window_down", "no_intent", "windshield_wipers_on"]
@@ -108,13 +106,7 @@ def make_predictions(path: Path, num_right: int, **facts: object) -> None:
 @pytest.fixture(scope="session")
 def demo_repository(shared_folder: Path) -> Path:
     """The repository, made once in a run of the tests. Never write into it."""
-    root, done = shared_folder / "demo-repository", shared_folder / "demo-repository.done"
-    with FileLock(f"{root}.lock"):
-        if not done.exists():
-            shutil.rmtree(root, ignore_errors=True)  # another worker failed to make it
-            make_repository(root)
-            done.touch()
-    return root
+    return made_once(shared_folder / "demo-repository", make_repository)
 
 
 def make_repository(root: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from apps import predict
 from intents.bulk.torch_scoring import TorchScorer
 from intents.calibrations import Calibration
 from intents.classifier import build_classifier
 from intents.deciding import softmax
+from tests.conftest import made_once
 from tests.tiny_encoder import write_bert
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,12 +36,7 @@ def make_classifier(folder: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def classifier(shared_folder):
     """Folder of a tiny classifier. Never write into it."""
-    folder, done = shared_folder / "predict", shared_folder / "predict.done"
-    with FileLock(f"{folder}.lock"):
-        if not done.exists():
-            make_classifier(folder)
-            done.touch()
-    return folder / "classifier"
+    return made_once(shared_folder / "predict", make_classifier) / "classifier"
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +47,13 @@ def exported(classifier, shared_folder):
     """
     from tests.export_fixtures import write_exported
 
-    folder, done = shared_folder / "predict-exported", shared_folder / "predict-exported.done"
-    with FileLock(f"{folder}.lock"):
-        if not done.exists():
-            probabilities = softmax(np.log(TorchScorer(classifier).probabilities(texts_of(300))), 2.0)
-            threshold = float(np.median(probabilities.max(axis=1)))  # rejects about half of the answers
-            thresholds = dict.fromkeys(("lights", "window"), threshold)
-            write_exported(classifier, folder, Calibration(2.0, thresholds, "no_intent", ("no_intent",)), ["fp32"])
-            done.touch()
-    return folder
+    def make(folder):
+        probabilities = softmax(np.log(TorchScorer(classifier).probabilities(texts_of(300))), 2.0)
+        threshold = float(np.median(probabilities.max(axis=1)))  # rejects about half of the answers
+        thresholds = dict.fromkeys(("lights", "window"), threshold)
+        write_exported(classifier, folder, Calibration(2.0, thresholds, "no_intent", ("no_intent",)), ["fp32"])
+
+    return made_once(shared_folder / "predict-exported", make)
 
 
 def texts_of(number: int) -> list[str]:
